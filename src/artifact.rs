@@ -3,6 +3,14 @@
 //! The rules are OpenTofu's own (1.12), in our words: what it would refuse is refused with the
 //! reason, what it ignores is ignored. Nothing here does I/O.
 
+mod document;
+mod signature;
+mod sums;
+
+pub use document::ReleaseDocument;
+pub use signature::{SignatureOutcome, SignaturePolicy};
+pub use sums::ReleaseSums;
+
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::Platform;
@@ -26,6 +34,9 @@ pub const PACKAGE_DIGEST_ANNOTATION: &str = "org.opentofu.package.digest";
 /// Annotation of a target descriptor: the size of the package's zip in bytes, as `tofufs` publishes
 /// it.
 pub const PACKAGE_SIZE_ANNOTATION: &str = "org.opentofu.package.size";
+
+/// Annotation of a descriptor: the name of the file that it describes.
+pub const TITLE_ANNOTATION: &str = "org.opencontainers.image.title";
 
 /// Why an artifact cannot be read as a module or provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +68,40 @@ fn refuse<T>(reason: impl Into<String>) -> Result<T, ArtifactRefusal> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub platform: Platform,
+    /// What the release names for it.
+    pub package: PackageEntry,
+}
+
+impl Target {
+    /// The image manifest that holds the package, where the release names one.
+    pub fn manifest(&self) -> Option<&Descriptor> {
+        match &self.package {
+            PackageEntry::Manifest(manifest) => Some(manifest),
+            PackageEntry::Zip { .. } => None,
+        }
+    }
+
+    /// The digest of what the release names.
+    pub fn digest(&self) -> Digest {
+        match &self.package {
+            PackageEntry::Manifest(manifest) => manifest.digest,
+            PackageEntry::Zip { digest, .. } => *digest,
+        }
+    }
+}
+
+/// What a release names for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PackageEntry {
     /// The image manifest that holds the package.
-    pub manifest: Descriptor,
+    Manifest(Descriptor),
+    /// The package itself.
+    Zip {
+        /// `terraform-provider-TYPE_VERSION_OS_ARCH.zip`
+        name: String,
+        /// The digest of its bytes. Their number is not told.
+        digest: Digest,
+    },
 }
 
 /// A release: what a tag of a repository stands for.
@@ -194,7 +237,7 @@ fn targets(entries: &[Descriptor]) -> Result<Vec<Target>, ArtifactRefusal> {
                 entry.digest, p.os, p.architecture
             ));
         };
-        out.push(Target { platform, manifest: entry.clone() });
+        out.push(Target { platform, package: PackageEntry::Manifest(entry.clone()) });
     }
     out.sort_by(|a, b| a.platform.cmp(&b.platform));
     if let Some(pair) = out.windows(2).find(|w| w[0].platform == w[1].platform) {

@@ -8,6 +8,7 @@ pub mod access;
 pub mod account;
 pub mod allocator;
 pub mod args;
+pub mod attach;
 pub mod background;
 pub mod bundle;
 pub mod cache;
@@ -21,6 +22,7 @@ pub mod directories;
 pub mod doctor;
 pub mod export;
 pub mod helper;
+pub mod imported;
 pub mod lifecycle;
 pub mod lock;
 pub mod log;
@@ -38,6 +40,7 @@ pub mod options;
 pub mod origins;
 pub mod output;
 pub mod pin;
+pub mod policy;
 pub mod progress;
 pub mod providers;
 pub mod pull;
@@ -48,6 +51,7 @@ pub mod refresh;
 pub mod replace;
 pub mod settings;
 pub mod settings_error;
+pub mod sign;
 pub mod source;
 pub mod staging;
 pub mod state;
@@ -56,6 +60,7 @@ pub mod tofurc;
 pub mod typed;
 pub mod umount;
 pub mod users;
+pub mod verify;
 
 use std::ffi::OsString;
 
@@ -107,6 +112,10 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
         Command::Push(args) => push::run(&args),
         Command::Mirror(args) => mirror::run(&args),
         Command::Copy(args) => copy::run(*args),
+        Command::Attach(args) => attach::run(&args),
+        Command::Sign(args) => sign::run(&args),
+        Command::Verify(args) => verify::run(*args),
+        Command::Policy(args) => verify::policy(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Bundle(args) => bundle::run(&args),
         Command::Export(args) => export::run(&args),

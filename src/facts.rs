@@ -12,6 +12,7 @@
 //!
 //! INVARIANT: nothing leaves this layer that was not verified against the digest it was asked by.
 
+mod admit;
 mod blocking;
 mod budget;
 mod content;
@@ -22,10 +23,12 @@ mod health;
 mod look;
 mod manifests;
 mod names;
+mod offers;
 mod package;
 mod prefetch;
 mod providers;
 mod recent_failures;
+mod referrers;
 mod registries;
 mod remembered;
 mod running;
@@ -38,17 +41,19 @@ mod watched_source;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use admit::{Admitted, Gate, GivenVerdict};
 pub use blocking::blocking;
 pub use budget::RequestingUser;
 pub use content::Content;
 pub use extract::PackageTarget;
 pub use health::{FailingSource, Health, SourceState};
-pub use manifests::Manifests;
+pub use manifests::{Manifests, TargetPackage};
 pub use names::KnownNames;
 pub use package::{MemberContent, VerifiedPackage};
 pub use prefetch::Unpacking;
 pub use providers::{ProviderOptions, Providers};
-pub use registries::MountSource;
+pub use referrers::ReferrerFacts;
+pub use registries::{MountSource, RegistryKind};
 pub use remembered::{remember, remembered_in};
 pub use running::{Download, on_behalf_of};
 pub use tags::Tags;
@@ -56,9 +61,11 @@ pub use view::FactsView;
 pub use walk::{Awaited, Left};
 
 use crate::archive;
+use crate::artifact::SignaturePolicy;
 use crate::name::Host;
 use crate::store::Store;
 use crate::tree::Need;
+use crate::trust::Policies;
 use budget::Budgets;
 use fetch::Fetcher;
 use look::SourceLook;
@@ -80,8 +87,12 @@ pub struct FactsOptions {
     pub deadline: Duration,
     /// Limits of archives.
     pub limits: archive::Limits,
+    /// Which releases may be opened.
+    pub policies: Arc<Policies>,
     /// What of providers was asked for.
     pub providers: ProviderOptions,
+    /// What is asked of the signatures of provider registries.
+    pub signatures: SignaturePolicy,
 }
 
 /// See the module. Each of its parts answers for one kind of fact.
@@ -94,6 +105,8 @@ pub struct Facts {
     manifests: Arc<Manifests>,
     content: Arc<Content>,
     tags: Arc<Tags>,
+    referrers: Arc<ReferrerFacts>,
+    gate: Arc<Gate>,
 }
 
 impl Facts {
@@ -117,6 +130,7 @@ impl Facts {
             registries.clone(),
             fetcher.clone(),
             budgets.clone(),
+            options.signatures,
             deadline,
         ));
         let sources = TagSources {
@@ -126,9 +140,24 @@ impl Facts {
             manifests: manifests.clone(),
             budgets,
         };
+        let content = Arc::new(Content::new(fetcher));
+        let (ttl, policies) = (options.tag_ttl, options.policies);
+        let tags = Arc::new(Tags::new(sources, ttl, deadline));
+        let referrers = Arc::new(ReferrerFacts::new(
+            store.clone(),
+            registries.clone(),
+            manifests.clone(),
+            content.clone(),
+            ttl,
+            deadline,
+        ));
+        let (heard, of_tags) = (referrers.clone(), tags.clone());
+        let gate = Gate::new(policies, manifests.clone(), heard, of_tags, ttl, deadline);
         Arc::new(Facts {
-            tags: Arc::new(Tags::new(sources, options.tag_ttl, deadline)),
-            content: Arc::new(Content::new(fetcher)),
+            tags,
+            referrers,
+            gate: Arc::new(gate),
+            content,
             store,
             deadline,
             registries,
@@ -173,6 +202,16 @@ impl Facts {
         &self.tags
     }
 
+    /// What speaks about manifests.
+    pub fn referrers(&self) -> &Arc<ReferrerFacts> {
+        &self.referrers
+    }
+
+    /// Who may open what.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// The sources as the user named them, once for each registry of which they hold a part, and
     /// how they are. Looks into the stores.
     pub fn sources(&self) -> Vec<(String, Health)> {
@@ -197,10 +236,18 @@ impl Facts {
         FactsView { registries, names, providers, manifests, tags, since, left: Vec::new() }
     }
 
+    /// Forgets for which documents the `wanted` tags stood, and `named`: what they stand for next is
+    /// taken as it is. Blocks on the disk.
+    pub fn accept(&self, wanted: impl Fn(&Need) -> bool, named: Option<Need>) {
+        self.tags.accept(wanted, named);
+    }
+
     /// Forgets the edges for which `wanted` holds, and all failures, so that they are asked for
     /// again. The last answers stay as what serves during an outage.
     pub fn forget(&self, wanted: impl Fn(&Need) -> bool) {
         self.tags.forget(wanted);
+        self.referrers.forget();
+        self.gate.forget();
         self.manifests.forget_failures();
         self.content.forget_failures();
     }

@@ -33,6 +33,7 @@ mod releases;
 mod replaced;
 mod report;
 mod spaces;
+mod speaking;
 pub mod staging;
 mod views;
 mod writable;
@@ -74,6 +75,7 @@ use inodes::{DirectoryName, Inodes};
 use node::{InodeNode, ProviderView};
 use releases::{Releases, fill};
 use spaces::Spaces;
+use speaking::ReferrerView;
 use views::Views;
 use xattr::ExtendedAttributes;
 
@@ -110,6 +112,7 @@ pub struct Fs {
     spaces: Arc<Spaces>,
     clients: Arc<ClientPackages>,
     views: Arc<Views>,
+    speaking: Arc<ReferrerView>,
     directories: Directories,
     xattrs: ExtendedAttributes,
     writable: Arc<Writable>,
@@ -127,16 +130,18 @@ impl Fs {
             uid: options.uid,
             gid: options.gid,
         });
-        let releases = Arc::new(Releases {
-            facts: facts.clone(),
-            failures: failures.clone(),
-            without_open: options.read_only,
-        });
         let spaces = Arc::new(Spaces {
             facts: facts.clone(),
             inodes: inodes.clone(),
             entries: entries.clone(),
             staging: options.staging.clone(),
+        });
+        let speaking = Arc::new(ReferrerView { facts: facts.clone(), spaces: spaces.clone() });
+        let releases = Arc::new(Releases {
+            facts: facts.clone(),
+            failures: failures.clone(),
+            speaking: speaking.clone(),
+            without_open: options.read_only,
         });
         let plugins = options.mountpoint.join(ProviderView::Plugins.name());
         let clients =
@@ -151,8 +156,13 @@ impl Fs {
             failures: failures.clone(),
             control: options.control,
         };
-        let directories =
-            Directories::new(handles.clone(), releases.clone(), spaces.clone(), views.clone());
+        let directories = Directories::new(
+            handles.clone(),
+            releases.clone(),
+            spaces.clone(),
+            views.clone(),
+            speaking.clone(),
+        );
         Arc::new(Fs {
             facts,
             inodes,
@@ -163,6 +173,7 @@ impl Fs {
             spaces,
             clients,
             views,
+            speaking,
             directories,
             xattrs,
             writable: Arc::new(writable),
@@ -231,6 +242,7 @@ impl Fs {
                     Looked::Absent(ttl) => Ok(Looked::Absent(ttl)),
                 };
             }
+            InodeNode::Referrers { place, .. } => self.speaking.find(place, name, since).await?,
             _ if self.writable.overwrites.was_taken_away(thread, parent, name) => {
                 Looked::Absent(Duration::ZERO)
             }
@@ -263,7 +275,9 @@ impl Fs {
         if let InodeNode::Local(at) = node.as_ref() {
             return Ok(at.entry(ino, &at.stat()?));
         }
-        if let InodeNode::Zip(target) = node.as_ref() {
+        if let InodeNode::Zip(target) = node.as_ref()
+            && target.size(&self.facts).is_none()
+        {
             // A listing shows zips before their size is known; the size is never guessed.
             let outcome = self.releases.zip_of(target).await;
             self.failures.note(&node, Attempt::Look, outcome)?;
@@ -520,5 +534,11 @@ impl Fs {
     /// operation of this file system.
     pub fn refresh(&self, path: &Path) -> NamesInDirectories {
         self.publishing().refresh.below(path)
+    }
+
+    /// The same, after which releases that never change are taken as they are now. Blocks on the
+    /// disk.
+    pub fn accept(&self, path: &Path) -> NamesInDirectories {
+        self.publishing().refresh.accept(path)
     }
 }

@@ -29,6 +29,7 @@ pub mod registry;
 pub mod stage;
 pub mod store;
 pub mod tree;
+pub mod trust;
 
 #[cfg(test)]
 #[path = "../tests/support/skip.rs"]

@@ -44,6 +44,8 @@ pub struct MappingRule {
     exclude: Vec<ProviderPattern>,
     /// Rules that go before: what one of them matches, this one does not.
     before: Arc<[MappingRule]>,
+    /// Whether nobody wrote it: see [`MappingRule::itself`].
+    itself: bool,
 }
 
 impl MappingRule {
@@ -60,8 +62,9 @@ impl MappingRule {
         let patterns =
             |list: &[String]| list.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>();
         let (include, exclude) = (patterns(include)?, patterns(exclude)?);
-        let rule =
-            MappingRule { template: template.parse()?, include, exclude, before: Arc::default() };
+        let template_of = template.parse()?;
+        let before = Arc::default();
+        let rule = MappingRule { template: template_of, include, exclude, before, itself: false };
         if let Some((variable, written)) = rule.template.unreferred() {
             let reason =
                 format!("`{written}` is plain text in it; did you mean `${{{variable}}}`?");
@@ -83,6 +86,26 @@ impl MappingRule {
         }
         rule.template.try_out()?;
         Ok(rule)
+    }
+
+    /// The rule by which providers of a provider registry are found there: each in the repository
+    /// that has its own address. `part` is the namespace or the provider that it is for.
+    ///
+    /// # Errors
+    /// The names make no pattern.
+    pub fn itself(host: &Host, part: Option<&RepoName>) -> Result<MappingRule, MappingError> {
+        let include = match part.map(|part| (part, part.components().count())) {
+            None => format!("{host}/*/*"),
+            Some((namespace, 1)) => format!("{host}/{namespace}/*"),
+            Some((provider, _)) => format!("{host}/{provider}"),
+        };
+        let template = format!("{host}/${{namespace}}/${{type}}");
+        Ok(MappingRule { itself: true, ..MappingRule::new(&template, &[include], &[])? })
+    }
+
+    /// Whether it is of a provider registry's own, and was not written by anybody.
+    pub fn is_itself(&self) -> bool {
+        self.itself
     }
 
     /// The same as it is typed: a template that does not refer to `${hostname}` is for the

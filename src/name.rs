@@ -424,7 +424,8 @@ pub enum Component {
     /// `NAME:RANGE`, or `RANGE` alone: the newest version in it, of the repository NAME below the
     /// directory, or of the directory itself.
     Range(Option<String>, VersionRange),
-    /// A text that can be a tag, a part of a repository's name, or both.
+    /// A text that can be a tag, a part of a repository's name, or both, or a version of a provider
+    /// as its registry spells it.
     Plain(String),
     /// `NAME@ALGORITHM:HEX` of an algorithm that is not implemented.
     Unsupported(DigestError),
@@ -464,7 +465,8 @@ impl Component {
                 Err(_) => Component::Impossible,
             };
         }
-        if text.parse::<Tag>().is_ok() || is_repo_component(text) {
+        let is_version = || text.parse::<Version>().is_ok();
+        if text.parse::<Tag>().is_ok() || is_repo_component(text) || is_version() {
             Component::Plain(text.to_owned())
         } else {
             Component::Impossible

@@ -14,7 +14,8 @@ use crate::digest::{Digest, DigestError};
 use crate::failure::{Failure, Refusal, Subject};
 
 pub mod layout;
-mod strict;
+pub mod referrer;
+pub(crate) mod strict;
 pub mod write;
 
 /// The largest manifest that is read, in bytes (hostile input R29; stricter than OpenTofu's 5 MiB −

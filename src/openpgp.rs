@@ -35,6 +35,15 @@ fn refuse<T>(rule: impl fmt::Display) -> Result<T, OpenPgpError> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KeyId([u8; 8]);
 
+impl KeyId {
+    /// Reads 16 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<KeyId> {
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| is_hex)?;
+        Some(KeyId(number.to_be_bytes()))
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02X}"))

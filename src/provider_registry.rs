@@ -11,24 +11,26 @@
 mod download;
 mod release;
 mod signature;
-mod sums;
+mod source;
 mod versions;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
+use url::Url;
 
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, ProviderAddr, RepoName, Version};
 use crate::registry::Asker;
 use crate::registry::credentials::HostTokens;
-use crate::registry::discovery::{DiscoveredService, WantedService, discover};
+use crate::registry::discovery::{self, DiscoveredService, WantedService, discover};
 use crate::registry::service_host::ServiceHost;
 use crate::registry::transport::Transport;
 
+pub use crate::artifact::{ReleaseSums, SignatureOutcome, SignaturePolicy};
 pub use release::VerifiedRelease;
-pub use signature::{SignatureOutcome, SignaturePolicy};
-pub use sums::ReleaseSums;
+pub use source::ProviderSource;
 pub use versions::OfferedVersion;
 
 const SERVICE: WantedService = WantedService { key: "providers.v1", what: "provider registry" };
@@ -38,6 +40,8 @@ pub struct ProviderRegistry {
     host: Host,
     services: ServiceHost,
     tokens: Arc<HostTokens>,
+    /// Where the provider registry lies, where somebody said it.
+    stated: Option<Url>,
     discovered: OnceCell<DiscoveredService>,
 }
 
@@ -55,7 +59,27 @@ impl ProviderRegistry {
         let services = ServiceHost::new(transport, host, asker).ok_or_else(|| {
             Refusal::new(Failure::Protocol, host, "it cannot stand in an address")
         })?;
-        Ok(ProviderRegistry { host: host.clone(), services, tokens, discovered: OnceCell::new() })
+        Ok(ProviderRegistry {
+            host: host.clone(),
+            services,
+            tokens,
+            stated: None,
+            discovered: OnceCell::new(),
+        })
+    }
+
+    /// The same with the services that a `host` block of a CLI configuration names, so that the
+    /// host is not asked where they are.
+    ///
+    /// # Errors
+    /// They name no provider registry, or none by an https address.
+    pub fn with_services(
+        self,
+        services: &BTreeMap<String, String>,
+    ) -> Result<ProviderRegistry, Refusal> {
+        let stated = discovery::stated(&self.services, &self.host, services, SERVICE)?;
+        let services = self.services.stated_at(&stated);
+        Ok(ProviderRegistry { stated: Some(stated), services, ..self })
     }
 
     /// Its name.
@@ -65,7 +89,14 @@ impl ProviderRegistry {
 
     /// Asks once; a failure is not kept.
     async fn service(&self) -> Result<&DiscoveredService, Refusal> {
-        let found = || discover(&self.services, &self.host, &self.tokens, SERVICE);
+        let found = async || match self.stated.clone() {
+            Some(base) => {
+                let token = self.tokens.find(&self.host).await;
+                let token = token.map_err(|e| Refusal::new(Failure::Denied, &self.host, e))?;
+                Ok(DiscoveredService { base, token })
+            }
+            None => discover(&self.services, &self.host, &self.tokens, SERVICE).await,
+        };
         self.discovered.get_or_try_init(found).await
     }
 }

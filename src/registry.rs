@@ -26,6 +26,7 @@ mod outage;
 mod paging;
 mod process;
 mod push;
+pub mod referrers;
 pub mod remote;
 mod request;
 mod retry;
@@ -44,15 +45,27 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use outage::Asker;
+pub use referrers::Referrers;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
+use crate::artifact::SignatureOutcome;
 use crate::digest::Digest;
-use crate::failure::Refusal;
+use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
-use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::name::{Host, Repo, RepoName, Selector, Tag, ZipName};
 use crate::oci::Descriptor;
 
-/// A manifest's bytes as they came, not yet verified.
+/// What kind of document a release has.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum DocumentKind {
+    /// An OCI manifest.
+    #[default]
+    Manifest,
+    /// The `SHA256SUMS` of a provider registry, with what was found of its signature.
+    Sums(SignatureOutcome),
+}
+
+/// The bytes of a release's document as they came, not yet compared with a digest.
 #[derive(Clone, Debug)]
 pub struct RawManifest {
     /// The body, at most [`crate::oci::MANIFEST_MAX`] bytes.
@@ -61,6 +74,8 @@ pub struct RawManifest {
     pub content_type: Option<String>,
     /// The registry's claim of the digest, where it made one. Never more than a claim.
     pub claimed: Option<Digest>,
+    /// What it is.
+    pub kind: DocumentKind,
 }
 
 /// Where a blob's bytes go. A back end writes them in order, from the position at which the sink
@@ -111,8 +126,8 @@ pub enum Greeting {
 /// `TimedOut`, `Unreachable` or `Untrusted`.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and no
-    /// claims of writers. `Absent` if there is no such repository.
+    /// All tags of a repository: sorted, without duplicates, and only such as are valid tags and
+    /// not [hidden](Tag::is_hidden). `Absent` if there is no such repository.
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal>;
 
     /// All repositories, sorted. `Absent` if the registry does not list them.
@@ -131,6 +146,9 @@ pub trait Registry: Send + Sync {
         Vec::new()
     }
 
+    /// The manifests that say that they speak about `subject`: tagged or not, each once, unverified.
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers;
+
     /// Writes the rest of a blob into `sink`, from the sink's position on; exactly `blob.size`
     /// bytes in all, else `Integrity`. A blob that a manifest names and the registry lacks is
     /// `Integrity`, never `Absent`.
@@ -140,6 +158,12 @@ pub trait Registry: Send + Sync {
         blob: &Descriptor,
         sink: &mut dyn BlobSink,
     ) -> Result<(), BlobError>;
+
+    /// What a provider registry says of a package before anything was checked: its zip, by name,
+    /// digest and size. Asked where a release is not resolved yet, or names no sizes.
+    async fn offered(&self, repo: &RepoName, _zip: &ZipName) -> Result<Descriptor, Refusal> {
+        Err(Refusal::new(Failure::Unsupported, repo.as_str(), "it names its packages by manifests"))
+    }
 
     /// The repositories that lie on this machine, sorted: no network is asked for them. A registry
     /// has none.

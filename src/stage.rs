@@ -8,6 +8,7 @@
 //! INVARIANT: a staged byte is removed only after the journal says durably that the tags stand for
 //! the release, and only if it is what was sealed.
 
+pub mod attach;
 mod blob;
 pub mod directory;
 mod early;
@@ -19,6 +20,7 @@ pub mod provider;
 pub mod push;
 mod remove;
 mod roots;
+pub mod sign;
 mod tree;
 pub mod unpack;
 
@@ -50,6 +52,7 @@ use plan::{Destined, ReleasePlan};
 use push::{Observer, PushStep};
 use remove::Snapshot;
 use roots::StagingRoots;
+use sign::ReleaseSigner;
 
 /// The directory that users write to, inside the one of [`StageOptions::dir`].
 pub const STAGING: &str = "staging";
@@ -112,6 +115,8 @@ pub struct StageOptions {
     pub allow_overwrite: bool,
     /// How large archives may be.
     pub limits: Limits,
+    /// Who signs what is committed.
+    pub signer: Option<Arc<dyn ReleaseSigner>>,
 }
 
 /// What a commit is asked to do.
@@ -160,6 +165,7 @@ pub struct Stage {
     destinations: Vec<PublishDestination>,
     mapping: Mapping,
     allow_overwrite: bool,
+    signer: Option<Arc<dyn ReleaseSigner>>,
     /// Of two that commit one root at once, one does.
     commits: Flights<RelPath, Vec<Pushed>, Refusal>,
     /// For sending ahead of a commit, one at a time.
@@ -205,6 +211,7 @@ impl Stage {
             destinations: options.destinations,
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
+            signer: options.signer,
             commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
@@ -390,7 +397,7 @@ impl Stage {
         request: &CommitRequest,
     ) -> Result<Vec<Pushed>, Refusal> {
         let allow_overwrite = self.allow_overwrite || request.allow_overwrite;
-        let options = push::PushOptions { allow_overwrite };
+        let options = push::PushOptions { allow_overwrite, signer: self.signer.as_deref() };
         let progress = request.progress.clone();
         let watch = Watch { stage: Arc::clone(self), root: root.clone(), progress };
         let mut pushed = Vec::new();

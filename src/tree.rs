@@ -147,6 +147,11 @@ pub trait KnownFacts {
     fn is_confirmed(&self, need: &Need) -> bool;
     /// Whether the binding was known once, so that one HEAD can confirm it without a tag list.
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool;
+    /// Whether `host` is a provider registry: its repositories are `NAMESPACE/TYPE`, and its
+    /// releases stay what they are.
+    fn is_of_providers(&self, _host: &Host) -> bool {
+        false
+    }
     /// Where `path` stands.
     fn standing(&self, host: &Host, path: &RepoName) -> Standing;
     /// The declared and formerly used names at or below `path`, sorted.

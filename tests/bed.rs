@@ -35,8 +35,7 @@ fn packed_artifacts_are_releases_by_the_programs_own_rules() {
     };
     assert_eq!(targets.len(), 2);
     for target in targets {
-        let document =
-            provider.manifests.iter().find(|m| m.digest() == target.manifest.digest).unwrap();
+        let document = provider.manifests.iter().find(|m| m.digest() == target.digest()).unwrap();
         let package = target_package(&manifest(document), &target.platform).unwrap();
         assert!(provider.blobs.iter().any(|b| Digest::of(b) == package.digest));
     }

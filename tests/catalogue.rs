@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The documents, and the letters of their numbers.
-const DOCUMENTS: [(&str, &[char]); 2] =
-    [("docs/hostile-inputs.md", &['R', 'Z', 'L', 'O', 'P']), ("docs/registry-quirks.md", &['Q'])];
+const DOCUMENTS: [(&str, &[char]); 2] = [
+    ("docs/hostile-inputs.md", &['R', 'Z', 'L', 'O', 'P', 'S']),
+    ("docs/registry-quirks.md", &['Q']),
+];
 /// A shorter text is no reason.
 const REASON: usize = 20;
 
@@ -69,7 +71,7 @@ fn is_number(word: &str) -> bool {
     let letter = chars.next();
     let digits = chars.as_str();
     let lengths = match letter {
-        Some('R' | 'Z' | 'L' | 'O' | 'P') => 2..=2,
+        Some('R' | 'Z' | 'L' | 'O' | 'P' | 'S') => 2..=2,
         Some('Q') => 1..=2,
         _ => return false,
     };

@@ -17,12 +17,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("name", &["digest"]),
     ("failure", &["digest", "name"]),
     ("oci", &["failure", "digest", "name"]),
-    ("artifact", &["failure", "digest", "name", "oci"]),
+    ("openpgp", &[]),
+    ("artifact", &["failure", "digest", "name", "oci", "openpgp"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
-    ("openpgp", &[]),
+    ("trust", &["digest", "name", "oci"]),
     ("tree", VALUES),
     (
         "registry",
@@ -33,7 +34,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "provider_registry",
-        &["failure", "digest", "name", "mapping", "moment", "openpgp", "registry"],
+        &[
+            "bounded", "failure", "digest", "name", "oci", "artifact", "mapping", "moment",
+            "openpgp", "registry",
+        ],
     ),
     ("module_registry", &["failure", "name", "registry"]),
     ("store", &["bounded", "disk", "metrics", "failure", "digest", "name", "members"]),
@@ -43,14 +47,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         "facts",
         &[
             "bounded", "flight", "failure", "digest", "name", "oci", "artifact", "members",
-            "mapping", "moment", "tree", "registry", "store", "archive",
+            "mapping", "moment", "tree", "registry", "store", "archive", "trust",
         ],
     ),
     (
         "stage",
         &[
             "disk", "flight", "failure", "digest", "name", "oci", "artifact", "members", "mapping",
-            "tree", "registry", "archive", "local",
+            "tree", "registry", "archive", "local", "trust",
         ],
     ),
     (
@@ -71,6 +75,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
             "facts",
             "stage",
+            "trust",
         ],
     ),
     (
@@ -78,6 +83,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "bounded", "metrics", "failure", "digest", "name", "oci", "artifact", "members",
             "mapping", "moment", "tree", "registry", "store", "archive", "local", "facts", "stage",
+            "trust",
         ],
     ),
     ("fuse", &["metrics", "digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
@@ -108,18 +114,19 @@ const LAYERS: &[(&str, &[&str])] = &[
             "copy",
             "fs",
             "fuse",
+            "trust",
         ],
     ),
     ("main", &["cli"]),
 ];
 
 const VALUES: &[&str] =
-    &["failure", "digest", "name", "oci", "artifact", "members", "mapping", "moment"];
+    &["failure", "digest", "name", "oci", "openpgp", "artifact", "members", "mapping", "moment"];
 
 /// The only modules that may use an outside crate. Crates that are no kind of I/O or format
 /// (`bytes`, `serde`, `thiserror`, `tokio`, `tracing`, `rustix` …) have no home.
 const HOMES: &[(&str, &[&str])] = &[
-    ("base64", &["digest", "openpgp", "registry"]),
+    ("base64", &["digest", "oci", "openpgp", "registry", "trust"]),
     ("blake3", &["store"]),
     ("clap", &["cli"]),
     ("clap_complete", &["cli"]),
@@ -127,7 +134,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("flate2", &["archive"]),
     ("fuser", &["fuse"]),
     ("hcl", &["mapping", "cli"]),
-    ("hcl_edit", &["lockfile", "cli"]),
+    ("hcl_edit", &["lockfile", "trust", "cli"]),
     ("http_body_util", &["cli"]),
     ("httpdate", &["registry"]),
     ("hyper", &["cli"]),
@@ -137,7 +144,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("lru", &["bounded"]),
     ("prometheus", &["metrics", "cli"]),
     ("reqwest", &["registry"]),
-    ("ring", &["openpgp"]),
+    ("ring", &["openpgp", "trust"]),
     ("rustls", &["registry"]),
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),

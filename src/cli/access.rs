@@ -8,6 +8,8 @@ use std::sync::{Arc, OnceLock};
 use super::network::{Network, TokenRealm};
 use super::output::CommandError;
 use super::tofurc::{self, Tofurc};
+use crate::name::Host;
+use crate::provider_registry::ProviderRegistry;
 use crate::registry::Asker;
 use crate::registry::connections::{ConnectionOptions, Connections};
 use crate::registry::credentials::{Credentials, HostTokens};
@@ -115,6 +117,23 @@ impl RegistryAccess {
         }
         let opened = self.open()?;
         Ok(self.connections.get_or_init(|| opened))
+    }
+
+    /// The provider registry `host`, with the tokens and services that the clients would use.
+    /// Connects to nothing.
+    ///
+    /// # Errors
+    /// As of [`RegistryAccess::connections`], or the CLI configuration is wrong about the host.
+    pub fn provider_registry(&self, host: &Host) -> Result<ProviderRegistry, CommandError> {
+        let tokens = Arc::new(self.configuration.host_tokens()?);
+        let transport = self.connections()?.transport();
+        let registry = ProviderRegistry::new(transport, host, tokens, self.asker)
+            .map_err(CommandError::failed)?;
+        let said = &self.configuration.tofurc()?.services;
+        match said.iter().rev().find(|(of, _)| of == host) {
+            Some((_, services)) => registry.with_services(services).map_err(CommandError::failed),
+            None => Ok(registry),
+        }
     }
 
     /// The registries, if somebody has wanted them.

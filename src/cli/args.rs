@@ -8,6 +8,7 @@
               addresses are examples"
 )]
 
+pub mod attach;
 pub mod carry;
 pub mod commit;
 pub mod config;
@@ -17,8 +18,10 @@ pub mod export;
 pub mod mapping;
 pub mod metrics;
 pub mod mirror;
+pub mod policy;
 pub mod providers;
 pub mod push;
+pub mod sign;
 pub mod tofurc;
 
 use std::ffi::OsString;
@@ -55,6 +58,12 @@ Publishing:
   push         Publish a directory, a zip, or a provider's zips
   mirror       Mirror providers from a provider registry, with their signatures
   copy         Copy releases between registries, stores and archives
+  attach       Put documents that speak about a release beside it
+  sign         Sign releases
+
+Trust:
+  verify       Tell whether releases are signed as a policy wants it
+  policy       Check a policy, or make one of containers' policy.json
 
 Working directories:
   lock         Write the hashes of all platforms into .terraform.lock.hcl
@@ -168,6 +177,31 @@ pub enum Command {
     /// with both digests. Prints HOST/NAME:TAG@DIGEST for each.
     #[command(after_help = copy::COPY_EXAMPLES)]
     Copy(Box<copy::CopyArgs>),
+    /// Put documents that speak about a release beside it
+    ///
+    /// Bills of materials, scan reports, reviews: each FILE becomes a manifest in the same
+    /// repository that names the release as its subject (OCI 1.1), and comes into the list of its
+    /// referrers. In registries that make no such lists it is kept under the tag that the
+    /// specification provides for, where several writers lose nothing of each other's. The release
+    /// keeps its digest. Prints HOST/NAME@DIGEST for each.
+    #[command(after_help = attach::ATTACH_EXAMPLES)]
+    Attach(Box<attach::AttachArgs>),
+    /// Sign releases
+    ///
+    /// The signature is a Sigstore bundle beside the release, as cosign makes and checks it. It
+    /// says the digest, the repository and the tag. What the same key has signed already is not
+    /// signed again. Prints HOST/NAME@DIGEST for each.
+    #[command(after_help = sign::SIGN_EXAMPLES)]
+    Sign(Box<sign::SignArgs>),
+    /// Tell whether releases are signed as a policy wants it
+    ///
+    /// One line for each: by whom it is signed, or why it is not admitted. Of a store every tag is
+    /// checked. The exit code is 1 if one is refused, or if it cannot be found out.
+    #[command(after_help = policy::VERIFY_EXAMPLES)]
+    Verify(Box<policy::VerifyReleaseArgs>),
+    /// Check a policy, or make one of containers' policy.json
+    #[command(after_help = policy::POLICY_EXAMPLES)]
+    Policy(policy::PolicyCommandArgs),
     /// Write the hashes of all platforms into .terraform.lock.hcl
     ///
     /// Reads which providers the working directory requires and locks them: in the version that is
@@ -259,6 +293,9 @@ pub struct MountArgs {
     /// HOST[:PORT][/PREFIX]  a registry, or the part of it below PREFIX
     /// oci:DIR               a store on disk: DIR/HOST/REPO... are OCI image layouts
     /// oci-archive:FILE      such a store in one tar, read where it lies
+    /// providers:HOST[:PORT][/NAMESPACE[/TYPE]]
+    ///                       a provider registry, such as registry.opentofu.org; its providers stand
+    ///                       in plugins/, mirror/ and plugin-cache/ under their own addresses
     ///
     /// OpenTofu's oci://HOST/NAME is read as HOST/NAME.
     /// A NAME alone is that of a mount in a configuration file: `tofufs help config` has more.
@@ -298,6 +335,14 @@ pub struct MountArgs {
     /// Talking to registries.
     #[command(flatten)]
     pub network: NetworkArgs,
+
+    /// Which releases may be opened.
+    #[command(flatten)]
+    pub policy: policy::PolicyArgs,
+
+    /// Who signs what is committed.
+    #[command(flatten)]
+    pub signing: sign::SigningArgs,
 
     /// Where the releases of providers are.
     #[command(flatten)]
@@ -521,6 +566,11 @@ pub struct UmountArgs {
 /// Arguments of `refresh`.
 #[derive(Args, Debug)]
 pub struct RefreshArgs {
+    /// Take releases as they are now that a provider registry has changed: their SHA256SUMS is
+    /// another one than when they were resolved first
+    #[arg(long)]
+    pub accept: bool,
+
     /// A mount point, or a path below one
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,

@@ -48,10 +48,12 @@ impl BundlePlace {
                      oci-archive:{host}"
                 )))
             }
-            SourceSetting::Registry { .. } => Err(CommandError::Usage(format!(
-                "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy \
+            SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => {
+                Err(CommandError::Usage(format!(
+                    "{source}: a bundle is a store; write oci:DIR or oci-archive:FILE (tofufs copy \
                  fills registries)"
-            ))),
+                )))
+            }
         }
     }
 }
@@ -115,9 +117,9 @@ fn bundle(args: &BundleArgs, environment: &DirectoryEnvironment) -> Result<(), C
     let runtime = daemon::runtime()?;
     let needs = needed::find(&runtime, &inputs, &mapping, &registries)?;
     let (plan, missing) = runtime.block_on(async {
-        let mut plan = BundlePlan::of(&needs, inputs.platforms.is_empty(), &registries)
-            .await
-            .map_err(CommandError::failed)?;
+        let (whole, referrers) = (inputs.platforms.is_empty(), args.referrers.into());
+        let plan = BundlePlan::of(&needs, whole, referrers, &registries).await;
+        let mut plan = plan.map_err(CommandError::failed)?;
         plan.says = mapping.carried_with(&needs.providers);
         let plan = Arc::new(plan);
         let missing = plan.missing(destination.store()).await.map_err(CommandError::failed)?;

@@ -15,7 +15,7 @@ use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 /// A store that a source is; `None` of a registry.
 pub fn store(source: &SourceSetting) -> Result<Option<Arc<dyn HostStore>>, CommandError> {
     Ok(match source {
-        SourceSetting::Registry { .. } => None,
+        SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => None,
         SourceSetting::Layouts(dir) => {
             Some(Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?))
         }

@@ -55,6 +55,9 @@ pub enum ControlRequest {
     Refresh {
         /// Relative to the mount's root.
         path: String,
+        /// Whether what releases of provider registries have become is taken as it is.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accept: bool,
     },
     /// To publish what is staged at or below a path. The reply is a list of
     /// [`Pushed`](crate::stage::Pushed).
@@ -392,7 +395,7 @@ mod tests {
                     Ok(path.into())
                 }
                 ControlRequest::Status(()) => Ok("fine".into()),
-                ControlRequest::Refresh { path } => Err(format!("not {path}")),
+                ControlRequest::Refresh { path, .. } => Err(format!("not {path}")),
                 ControlRequest::Mapping(()) | ControlRequest::Settings(()) => Ok(Value::Null),
             }
         }
@@ -421,7 +424,7 @@ mod tests {
         let text = |request| serde_json::to_string(&request).unwrap();
         assert_eq!(text(ControlRequest::Status(())), r#"{"status":null}"#);
         assert_eq!(
-            text(ControlRequest::Refresh { path: "a".into() }),
+            text(ControlRequest::Refresh { path: "a".into(), accept: false }),
             r#"{"refresh":{"path":"a"}}"#
         );
     }
@@ -431,7 +434,7 @@ mod tests {
         serve(|path| {
             assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
             assert_eq!(
-                ask(path, ControlRequest::Refresh { path: "a".into() }),
+                ask(path, ControlRequest::Refresh { path: "a".into(), accept: false }),
                 Err("not a".into())
             );
         });

@@ -156,7 +156,9 @@ async fn copy(
     let found = from.found(source, registries).await?;
     let target = |repo: &Repo| target(repo, destination, args.keep_host);
     let mut artifacts =
-        carry::artifacts(found, &target, from.store(), from.origins()).await.map_err(failed)?;
+        carry::artifacts(found, &target, from.store(), args.referrers.into(), from.origins())
+            .await
+            .map_err(failed)?;
     if let CopyEnd::One(Reference { selector: Selector::Tag(tag), .. }) | CopyEnd::Layout(_, tag) =
         destination
     {
@@ -258,7 +260,10 @@ impl<'a> CopyReading<'a> {
     fn open(source: &CopyEnd, registries: &'a Registries) -> Result<CopyReading<'a>, CommandError> {
         let mut only = None;
         let held = match source {
-            CopyEnd::One(_) | CopyEnd::All(SourceSetting::Registry { .. }) => HeldStore::Nowhere,
+            CopyEnd::One(_)
+            | CopyEnd::All(SourceSetting::Registry { .. } | SourceSetting::Providers { .. }) => {
+                HeldStore::Nowhere
+            }
             CopyEnd::Layout(path, _) => {
                 let store = Arc::new(
                     LayoutDirectory::layout(path, unnamed(path)?).map_err(CommandError::failed)?,
@@ -419,7 +424,7 @@ async fn pack(
         _ => Some(Arc::new(LayoutArchive::open(file).map_err(CommandError::failed)?)),
     };
     let mut copied = Vec::new();
-    for CarriedArtifact { found, to, graph, .. } in artifacts {
+    for CarriedArtifact { found, to, graph, admitted, .. } in artifacts {
         for tag in &found.tags {
             if let Some(archive) = &before
                 && !args.allow_overwrite
@@ -429,15 +434,15 @@ async fn pack(
         }
         let tags: Vec<Option<&Tag>> =
             if found.tags.is_empty() { vec![None] } else { found.tags.iter().map(Some).collect() };
-        let bytes = graph.blobs.values().map(|blob| blob.size).sum();
+        let bytes = graph.all_blobs().map(|blob| blob.size).sum();
         for (n, tag) in tags.into_iter().enumerate() {
             let selector = tag.cloned().map_or(Selector::Digest(found.digest), Selector::Tag);
             let (reference, tag, digest) = (to.at(selector), tag.cloned(), found.digest);
             let (uploaded_bytes, skipped_blobs) =
-                if n == 0 { (bytes, 0) } else { (0, graph.blobs.len() as u64) };
+                if n == 0 { (bytes, 0) } else { (0, graph.all_blobs().count() as u64) };
             copied.push(Copied { reference, tag, digest, uploaded_bytes, skipped_blobs });
         }
-        plan.carry(to, found.digest, found.tags, graph);
+        plan.carry(to, found.digest, found.tags, graph, admitted);
     }
     let mut step = |done, total| {
         shown.step(done, total);

@@ -1,5 +1,6 @@
 //! The process that serves a mount: puts the layers together, from the settings up to the kernel.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,13 +26,15 @@ use super::source::SourceSetting;
 use super::staging;
 use super::status;
 use super::tofurc::mount_mapping::MountMapping;
-use super::{allocator, background, mapping, state};
-use crate::facts::{self, Facts, FailingSource};
+use super::{allocator, background, mapping, origins, state};
+use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::session::{self, Session};
 use crate::fuse::{self, Adapter};
+use crate::name::{Host, Platform};
+use crate::provider_registry::ProviderSource;
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
@@ -278,7 +281,9 @@ fn file_system(
         tag_ttl: settings.network.tag_ttl,
         deadline: settings.network.deadline,
         limits: settings.limits,
+        policies: settings.policies.load()?,
         providers: settings.providers.options(&mapping, settings.network.offline),
+        signatures: origins::signature_policy(settings.require_signature),
     });
     let options = fs::FsOptions {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
@@ -300,8 +305,9 @@ fn sources<'a>(
     settings: &MountSettings,
     access: &'a RegistryAccess,
 ) -> Result<MountSources<'a>, CommandError> {
-    let remote =
-        settings.sources.iter().any(|source| matches!(source, SourceSetting::Registry { .. }));
+    let remote = settings.sources.iter().any(|source| {
+        matches!(source, SourceSetting::Registry { .. } | SourceSetting::Providers { .. })
+    });
     let network = if remote && !settings.network.offline {
         for warning in &access.configuration().tofurc()?.warnings {
             tracing::warn!("{warning}");
@@ -310,11 +316,48 @@ fn sources<'a>(
     } else {
         None
     };
+    let mut origins: BTreeMap<&Host, Arc<dyn Registry>> = BTreeMap::new();
     let mut sources = Vec::new();
     for source in &settings.sources {
-        sources.push(opened(source, network)?);
+        let SourceSetting::Providers { host, part } = source else {
+            sources.push(opened(source, network)?);
+            continue;
+        };
+        let registry = match origins.get(host) {
+            Some(origin) => origin.clone(),
+            None => origin(settings, access, network, host)?,
+        };
+        origins.insert(host, registry.clone());
+        sources.push(facts::MountSource::Registry {
+            host: host.clone(),
+            kind: RegistryKind::Providers,
+            prefix: part.clone(),
+            registry,
+            name: source.to_string(),
+        });
     }
     Ok((sources, network))
+}
+
+/// A provider registry.
+fn origin(
+    settings: &MountSettings,
+    access: &RegistryAccess,
+    network: Option<&Connections>,
+    host: &Host,
+) -> Result<Arc<dyn Registry>, CommandError> {
+    if network.is_none() {
+        return Ok(Arc::new(Offline::new(host.clone())));
+    }
+    let registry = access.provider_registry(host)?;
+    let shown = &settings.providers.platforms;
+    let this = Platform::host();
+    let own = shown.get(&this).or(shown.first()).cloned().unwrap_or(this);
+    Ok(Arc::new(ProviderSource::new(
+        registry,
+        own,
+        origins::signature_policy(settings.require_signature),
+    )))
 }
 
 /// One source. Without a network a registry of it answers nothing.
@@ -331,11 +374,15 @@ pub(super) fn opened(
             };
             Ok(facts::MountSource::Registry {
                 host: host.clone(),
+                kind: RegistryKind::Oci,
                 prefix: prefix.clone(),
                 registry,
                 name,
             })
         }
+        SourceSetting::Providers { .. } => Err(CommandError::Usage(format!(
+            "{source}: a provider registry is mounted, or copied by tofufs mirror"
+        ))),
         SourceSetting::Layouts(dir) => {
             let store = Arc::new(LayoutDirectory::open(dir).map_err(CommandError::failed)?);
             Ok(facts::MountSource::Store { store, name })
@@ -400,12 +447,16 @@ impl Service for Controlled {
             ControlRequest::Settings(()) => {
                 serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
             }
-            ControlRequest::Refresh { path } => {
+            ControlRequest::Refresh { path, accept } => {
+                let path = self.path_to_refresh(path).await?;
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {
                     connections.renew();
                 }
-                let refresh = move || session.forget(&fs.refresh(Path::new(&path)));
+                let refresh = move || {
+                    let path = Path::new(&path);
+                    session.forget(&if accept { fs.accept(path) } else { fs.refresh(path) })
+                };
                 tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
                 Ok(Value::Null)
             }
@@ -414,6 +465,22 @@ impl Service for Controlled {
 }
 
 impl Controlled {
+    /// Reads the policies again. Where they count, whatever was opened by others is looked up anew.
+    async fn path_to_refresh(&self, path: String) -> Result<String, String> {
+        let files = self.settings.policies.clone();
+        let read = tokio::task::spawn_blocking(move || files.load());
+        let policies = read
+            .await
+            .map_err(|e| e.to_string())?
+            .map_err(|e| format!("{e}; the policies that were read before stay in force"))?;
+        let gate = self.fs.facts().gate();
+        if policies.is_empty() && !gate.has_policies() {
+            return Ok(path);
+        }
+        gate.replace(policies);
+        Ok(String::new())
+    }
+
     async fn status(&self) -> Result<status::Mount, String> {
         let fs = Arc::clone(&self.fs);
         let look = move || (fs.report(), staging::status(&fs));
@@ -471,7 +538,9 @@ impl Controlled {
             report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
         let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
             SourceSetting::Registry { host, .. } => mirror.of == *host,
-            SourceSetting::Layouts(_) | SourceSetting::Archive(_) => false,
+            SourceSetting::Providers { .. }
+            | SourceSetting::Layouts(_)
+            | SourceSetting::Archive(_) => false,
         });
         let mirrors = mirrors.map(ToString::to_string).collect();
         status::SourceStatus {

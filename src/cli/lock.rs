@@ -164,6 +164,7 @@ async fn lock(
     let Selected { version, reference, digest } =
         select(origins, repos, address, constraints, before.map(|lock| &lock.version)).await?;
     let facts = origins.facts(&reference.repo.host)?;
+    let admitted = facts.gate().admit(&reference, digest).await?;
     let release = hashes::of_release(&facts, &reference.repo, digest, platforms).await?;
     let mut all: BTreeSet<PackageHash> = BTreeSet::new();
     let (mut computed, mut differing) = (Vec::new(), Vec::new());
@@ -174,7 +175,7 @@ async fn lock(
             None => {
                 computed.push(platform.platform.to_string());
                 let (h1, differs) =
-                    hashes::computed(&facts, &reference.repo, &platform.zip).await?;
+                    hashes::computed(&facts, &admitted, &reference.repo, &platform.zip).await?;
                 if differs {
                     differing.push(platform.platform.to_string());
                 }

@@ -52,6 +52,15 @@ pub fn given(
     Ok((!named.rules().is_empty()).then_some(named))
 }
 
+/// The rules by which provider registries hold their own providers.
+fn of_origins(sources: &[SourceSetting]) -> Result<Mapping, CommandError> {
+    let rules = sources.iter().filter_map(|source| match source {
+        SourceSetting::Providers { host, part } => Some(MappingRule::itself(host, part.as_ref())),
+        _ => None,
+    });
+    Ok(Mapping::new(rules.collect::<Result<_, _>>().map_err(CommandError::usage)?))
+}
+
 /// The settings with what was not said in them: the mapping, the providers, and the registries to
 /// which the mapping leads, which count as sources behind those that were declared. What a bundle
 /// says leads to no registry.
@@ -75,6 +84,8 @@ pub fn resolved(
             (asked.clone(), carried.mapping.or(&asked))
         }
     };
+    let mapping = mapping.or(&of_origins(&settings.sources)?);
+    settings.providers.declared.extend(settings.sources.iter().filter_map(SourceSetting::provider));
     settings.providers = settings.providers.resolved(&mapping)?;
     let of_providers =
         settings.providers.declared.iter().flat_map(|p| asked.repos(p).unwrap_or_default());
@@ -102,6 +113,8 @@ fn is_declared(
             SourceSetting::Registry { host: declared, prefix: part } => {
                 declared == host && prefix.is_some_and(|prefix| prefix.is_within(part.as_ref()))
             }
+            // Nothing of an OCI registry.
+            SourceSetting::Providers { .. } => false,
             SourceSetting::Layouts(dir) => {
                 LayoutDirectory::open(dir).map_err(CommandError::failed)?.holds(host)
             }

@@ -1,6 +1,6 @@
 //! What lock files, root modules and references need, for the commands that carry it somewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -15,7 +15,9 @@ use super::progress::ProgressLine;
 use super::quantity::Size;
 use super::reading::Registries;
 use crate::copy::fetch::{self, FetchEnding, Fetched};
+use crate::copy::graph::CarriedReferrers;
 use crate::copy::needs::{Inputs, LeftOut, NeededArtifact, Needs, ReleaseContents};
+use crate::digest::Digest;
 use crate::facts;
 use crate::mapping::Mapping;
 use crate::name::Platform;
@@ -135,6 +137,17 @@ pub fn fetched(
         )
         .stopped_by(progress.stopped_by())),
     }
+}
+
+/// Fetches what speaks about the releases; the digests, in the order of [`Needs::artifacts`].
+pub fn referrers(
+    runtime: &Runtime,
+    needs: &Needs,
+    wanted: CarriedReferrers,
+    registries: &Registries,
+) -> Result<Vec<BTreeSet<Digest>>, CommandError> {
+    let fetched = runtime.block_on(fetch::referrers(needs, wanted, registries));
+    fetched.map_err(CommandError::failed)
 }
 
 /// A line for each release: what it is, and its size.

@@ -6,6 +6,8 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::access::RegistryAccess;
 use super::output::{self, CommandError};
 use super::push::workshop_in;
@@ -16,7 +18,6 @@ use crate::name::{Host, Platform};
 use crate::provider_registry::{
     ProviderRegistry, SignatureOutcome, SignaturePolicy, VerifiedRelease,
 };
-use crate::registry::Asker;
 use crate::store::Store;
 
 /// How such a source begins.
@@ -56,9 +57,7 @@ pub fn signature_policy(require: bool) -> SignaturePolicy {
 
 /// The provider registry `host`, as a person asks it.
 pub fn registry(access: &RegistryAccess, host: &Host) -> Result<ProviderRegistry, CommandError> {
-    let transport = access.connections()?.transport();
-    let tokens = Arc::new(access.configuration().host_tokens()?);
-    ProviderRegistry::new(transport, host, tokens, Asker::Person).map_err(CommandError::failed)
+    access.provider_registry(host)
 }
 
 /// Says that a release was signed by a key that has expired by now.
@@ -74,7 +73,7 @@ pub struct Origins {
     hosts: BTreeSet<Host>,
     policy: SignaturePolicy,
     platforms: BTreeSet<Platform>,
-    opened: parking_lot::Mutex<BTreeMap<Host, Arc<OriginStore>>>,
+    opened: Mutex<BTreeMap<Host, Arc<OriginStore>>>,
 }
 
 impl Origins {
@@ -82,7 +81,7 @@ impl Origins {
     pub fn new(hosts: BTreeSet<Host>, require_signature: bool) -> Origins {
         let policy = signature_policy(require_signature);
         note_terms(&hosts);
-        Origins { hosts, policy, platforms: BTreeSet::new(), opened: parking_lot::Mutex::default() }
+        Origins { hosts, policy, platforms: BTreeSet::new(), opened: Mutex::default() }
     }
 
     /// The same, with releases of these platforms alone.

@@ -1,6 +1,7 @@
 //! `tofufs cache pin`: what lock files, root modules and references need is fetched and stays in
 //! the cache.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use super::quantity::Size;
 use super::reading::Registries;
 use super::{daemon, needed};
 use crate::copy::needs::{self, NeededArtifact, ReferencePattern};
+use crate::digest::Digest;
 use crate::name::{Platform, Selector};
 use crate::store::{Pin, Store};
 
@@ -44,10 +46,10 @@ fn pin(
     let needs = needed::find(&runtime, &inputs, &mapping, registries)?;
     let held = needed::held(&needs, registries)?;
     let fetched = needed::fetched(&runtime, &needs, registries)?;
+    let speaking = needed::referrers(&runtime, &needs, args.referrers.into(), registries)?;
     needed::remember(&args.needs, &needs, registries)?;
-    store
-        .pin(&needs.artifacts.iter().map(pin_of).collect::<Vec<_>>())
-        .map_err(CommandError::failed)?;
+    let pins: Vec<Pin> = needs.artifacts.iter().zip(speaking).map(pin_of).collect();
+    store.pin(&pins).map_err(CommandError::failed)?;
     drop(held);
     let usage = store.pinned_usage();
     if as_json {
@@ -70,12 +72,12 @@ fn pin(
     output::text(text + "\n")
 }
 
-fn pin_of(artifact: &NeededArtifact) -> Pin {
+fn pin_of((artifact, speaking): (&NeededArtifact, BTreeSet<Digest>)) -> Pin {
     let zips = artifact.zips().into_iter().map(|zip| zip.digest);
     Pin {
         reference: artifact.repo.at(Selector::Digest(artifact.digest)),
         tags: artifact.tags.clone(),
-        objects: artifact.manifests().into_iter().chain(zips).collect(),
+        objects: artifact.manifests().into_iter().chain(zips).chain(speaking).collect(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::providers::ProviderArgs;
 use super::output::CommandError;
+use crate::copy::needs;
 use crate::facts::ProviderOptions;
 use crate::input;
 use crate::lockfile::{self, LockFile};
@@ -20,6 +21,8 @@ pub struct ProviderSettings {
     pub carried: BTreeSet<ProviderAddr>,
     /// The lock files whose providers are declared too.
     pub lock_files: Vec<PathBuf>,
+    /// The root modules whose providers are declared too.
+    pub roots: Vec<PathBuf>,
     /// The platforms to show.
     pub platforms: BTreeSet<Platform>,
     /// Whether releases are asked for their platforms.
@@ -37,12 +40,13 @@ impl ProviderSettings {
             declared: args.provider.iter().cloned().collect(),
             carried: BTreeSet::new(),
             lock_files: args.lock_file.iter().map(|file| base.join(file)).collect(),
+            roots: args.root.iter().map(|dir| base.join(dir)).collect(),
             platforms,
             verify_platforms: args.verify_platforms,
         }
     }
 
-    /// The same with the providers of the lock files for which `mapping` has a rule.
+    /// The same with the providers of the lock files and root modules for which `mapping` has a rule.
     ///
     /// # Errors
     /// A lock file cannot be read, or no rule is for a provider that was named.
@@ -50,7 +54,8 @@ impl ProviderSettings {
         if let Some(unmapped) = self.declared.iter().find(|provider| !mapping.matches(provider)) {
             return Err(CommandError::Failed(format!(
                 "--provider {unmapped}: no mapping rule is for it; give an --oci-mirror that says \
-                 where its releases are"
+                 where its releases are, or its registry as the source providers:{}",
+                unmapped.host
             )));
         }
         for file in &self.lock_files {
@@ -62,6 +67,11 @@ impl ProviderSettings {
             self.declared.extend(
                 lock.locks().map(|(provider, _)| provider.clone()).filter(|p| mapping.matches(p)),
             );
+        }
+        for root in &self.roots {
+            let required = needs::providers_of(root)
+                .map_err(|e| CommandError::Failed(format!("--root {}: {e}", root.display())))?;
+            self.declared.extend(required.into_iter().filter(|p| mapping.matches(p)));
         }
         Ok(self)
     }
@@ -91,6 +101,7 @@ mod tests {
             declared: declared.iter().map(|text| provider(text).unwrap()).collect(),
             carried: BTreeSet::new(),
             lock_files: lock_files.iter().map(|file| file.to_path_buf()).collect(),
+            roots: Vec::new(),
             platforms: BTreeSet::new(),
             verify_platforms: false,
         }

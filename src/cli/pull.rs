@@ -21,6 +21,7 @@ pub fn run(args: &PullArgs) -> Result<(), CommandError> {
     needed::check_limit(&needs, registries.store())?;
     let _held = needed::held(&needs, &registries)?;
     let fetched = needed::fetched(&runtime, &needs, &registries)?;
+    needed::referrers(&runtime, &needs, args.referrers.into(), &registries)?;
     needed::remember(&args.needs, &needs, &registries)?;
     if args.json {
         return output::json(&json!({

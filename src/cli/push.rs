@@ -20,6 +20,7 @@ use super::network::Network;
 use super::output::{self, CommandError};
 use super::progress::SharedProgress;
 use super::quantity::Size;
+use super::sign::SigningSetting;
 use super::state::private_dir;
 use super::typed::Typed;
 use crate::archive::Limits;
@@ -62,8 +63,10 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     if args.dry_run {
         return show(&plan, args.json);
     }
+    let signer = SigningSetting::new(&args.signing, &environment.base).signer(network.deadline)?;
     let runtime = daemon::runtime()?;
-    let options = push::PushOptions { allow_overwrite: args.allow_overwrite };
+    let options =
+        push::PushOptions { allow_overwrite: args.allow_overwrite, signer: signer.as_deref() };
     let shown = PushShown(SharedProgress::new("uploaded").map_err(CommandError::failed)?);
     let pushed = runtime.block_on(async {
         // Connections belong to the runtime.

@@ -14,9 +14,11 @@ use super::directories::DirectoryEnvironment;
 use super::network::Network;
 use super::origins::{self, Origins};
 use super::output::CommandError;
+use super::policy::PolicyFiles;
 use super::source::SourceSetting;
 use super::{carried, daemon, mapping, status};
 use crate::archive::Limits;
+use crate::artifact::SignaturePolicy;
 use crate::copy::RegistryFacts;
 use crate::copy::origin::OriginStore;
 use crate::facts::{self, Facts, SourceState};
@@ -26,6 +28,7 @@ use crate::name::{Host, Platform};
 use crate::registry::Asker;
 use crate::registry::connections::Connections;
 use crate::store::{self, Store};
+use crate::trust::Policies;
 
 /// The registries, as a command asks them. What it asks for is asked anew: tags are believed for no
 /// time.
@@ -40,6 +43,8 @@ pub struct Registries {
     store: Arc<Store>,
     /// How large archives may be.
     limits: Limits,
+    /// Which releases may be opened.
+    policies: Arc<Policies>,
     facts: Mutex<BTreeMap<Host, Arc<Facts>>>,
 }
 
@@ -72,8 +77,10 @@ impl Registries {
             access.connections()?;
         }
         let limits = args.archives.limits();
+        let policies = PolicyFiles::new(&args.policy, &environment.base).load()?;
         let state = environment.state_dir(None).map_err(CommandError::usage)?;
-        Ok(Registries { access, stores, origins, state, store, limits, facts: Mutex::default() })
+        let facts = Mutex::default();
+        Ok(Registries { access, stores, origins, state, store, limits, policies, facts })
     }
 
     /// The same, taking releases of these platforms alone from provider registries; of all that
@@ -101,6 +108,16 @@ impl Registries {
             Some(given) => Ok(named.or(&given)),
             None => Ok(named.or(&carried::of_sources(&self.stores)?.mapping)),
         }
+    }
+
+    /// Which releases may be opened.
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// The same by other policies.
+    pub fn with_policies(self, policies: Arc<Policies>) -> Registries {
+        Registries { policies, ..self }
     }
 
     /// The releases of the provider registry `host`; `None` where it was not named.
@@ -136,7 +153,9 @@ impl Registries {
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
             limits: self.limits,
+            policies: Arc::clone(&self.policies),
             providers: facts::ProviderOptions::default(),
+            signatures: SignaturePolicy::default(),
         })
     }
 
@@ -194,7 +213,9 @@ impl Registries {
             tag_ttl: self.network().tag_ttl,
             deadline: self.network().deadline,
             limits: self.limits,
+            policies: Arc::clone(&self.policies),
             providers: facts::ProviderOptions::default(),
+            signatures: SignaturePolicy::default(),
         }))
     }
 }

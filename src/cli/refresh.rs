@@ -13,6 +13,6 @@ pub fn run(args: &RefreshArgs) -> Result<(), CommandError> {
     let path =
         below.to_str().ok_or_else(|| failed("no name in a mount is like this".into()))?.to_owned();
     let connection = mounts::connect(&entry).map_err(failed)?;
-    connection.ask(&ControlRequest::Refresh { path }).map_err(failed)?;
+    connection.ask(&ControlRequest::Refresh { path, accept: args.accept }).map_err(failed)?;
     Ok(())
 }

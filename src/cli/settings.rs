@@ -13,8 +13,10 @@ use super::args::metrics::MetricsAddress;
 use super::args::{AccessArgs, KernelFlag, MountArgs};
 use super::directories::{DirectoryEnvironment, absolute};
 use super::network::Network;
+use super::policy::PolicyFiles;
 use super::providers::ProviderSettings;
 use super::settings_error::{SettingsError, refuse};
+use super::sign::SigningSetting;
 use super::source::SourceSetting;
 use crate::archive::Limits;
 use crate::fuse::session;
@@ -34,6 +36,12 @@ pub struct MountSettings {
     pub mapping: Option<Mapping>,
     /// Which providers are shown.
     pub providers: ProviderSettings,
+    /// Which releases may be opened.
+    pub policies: PolicyFiles,
+    /// Who signs what is committed.
+    pub signing: SigningSetting,
+    /// Whether releases of provider registries need a signature wherever they come from.
+    pub require_signature: bool,
     /// How large archives may be.
     pub limits: Limits,
     /// The cache's directory.
@@ -98,6 +106,9 @@ impl MountSettings {
                 Err(e) => return refuse(e.subject, e.rule),
             },
             providers: ProviderSettings::new(&args.providers, base),
+            policies: PolicyFiles::new(&args.policy, base),
+            signing: SigningSetting::new(&args.signing, base),
+            require_signature: args.providers.require_signature,
             limits: args.archives.limits(),
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
@@ -124,7 +135,7 @@ impl MountSettings {
             SourceSetting::Layouts(path) | SourceSetting::Archive(path) => {
                 Some(("a source", path.as_path()))
             }
-            SourceSetting::Registry { .. } => None,
+            SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => None,
         });
         [
             ("the cache directory", self.cache_dir.as_path()),

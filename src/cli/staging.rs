@@ -37,6 +37,7 @@ pub fn of_mount(
         mapping: settings.mapping.clone().unwrap_or_default(),
         allow_overwrite: settings.allow_overwrite,
         limits: settings.limits,
+        signer: settings.signing.signer(settings.network.deadline)?,
     })
     .map_err(CommandError::failed)?;
     let options = staging::StagingOptions {
@@ -119,7 +120,7 @@ fn destinations(
                 let open = Arc::new(LayoutUpload { store, deadline });
                 destinations.push(PublishDestination { host: None, prefix: None, open });
             }
-            SourceSetting::Archive(_) => {}
+            SourceSetting::Archive(_) | SourceSetting::Providers { .. } => {}
         }
     }
     Ok(destinations)

@@ -160,7 +160,10 @@ fn wrong_use_is_one_line_that_names_what_was_wrong() {
         ("tofufs mount --cache-size 5GB a.b /mnt", "\"5GB\" is not a size"),
         ("tofufs mount --deadline 0s a.b /mnt", "--deadline"),
         ("tofufs mount oci-archive: /mnt", "the file of the archive is missing"),
-        ("tofufs mount acme /mnt", "a source is HOST[:PORT][/PREFIX], oci:DIR or oci-archive:FILE"),
+        (
+            "tofufs mount acme /mnt",
+            "a source is HOST[:PORT][/PREFIX], providers:HOST, oci:DIR or oci-archive:FILE",
+        ),
         ("tofufs mount --tag-ttl 5w a.b /mnt", "is not a duration"),
         (
             "tofufs mount --uid no-such-user-here a.b /mnt",

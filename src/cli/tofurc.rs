@@ -199,6 +199,8 @@ pub struct Tofurc {
     pub defaults: Option<DefaultCredentials>,
     /// The `credentials` blocks, in order: tokens for hosts of services.
     pub tokens: Vec<(Host, HostToken)>,
+    /// What `host` blocks say of the services of hosts, in order: such a host is not asked for them.
+    pub services: Vec<(Host, BTreeMap<String, String>)>,
     /// The `credentials_helper` block: its name and arguments.
     pub token_program: Option<(String, Vec<String>)>,
     /// `plugin_cache_dir`, as written.

@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::directories::absolute;
-use super::output::shell_word;
-use crate::name::{Address, AddressError, Host};
+use super::output::{CommandError, shell_word};
+use crate::name::{Address, AddressError, Host, Reference};
 
 /// A place, as it was typed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -82,6 +82,20 @@ fn looks_like_path(text: &[u8]) -> bool {
     [&b"/"[..], b"./", b"../", b"~"].iter().any(|start| text.starts_with(start))
         || text == b"."
         || text == b".."
+}
+
+/// One release of a registry, as it was typed.
+///
+/// # Errors
+/// It is none: a usage error.
+pub fn release(text: &OsStr, base: &Path) -> Result<Reference, CommandError> {
+    match Typed::parse(text, base).map_err(CommandError::usage)? {
+        Typed::Address(address) => address.release().map_err(CommandError::usage),
+        Typed::Layouts(_) | Typed::Archive(_) => Err(CommandError::usage(format_args!(
+            "{}: a release of a registry is wanted: HOST/NAME:TAG or HOST/NAME@DIGEST",
+            text.to_string_lossy().escape_debug()
+        ))),
+    }
 }
 
 /// How a path of this kind is written: by what it is, else by its name.

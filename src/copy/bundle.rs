@@ -16,10 +16,10 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::RegistryFacts;
-use super::graph::{Graph, graph};
+use super::graph::{CarriedReferrers, Graph, graph};
 use super::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::digest::Digest;
-use crate::facts::{Facts, blocking};
+use crate::facts::{Admitted, Facts, blocking};
 use crate::failure::{Failure, Refusal};
 use crate::mapping;
 use crate::name::{Reference, Repo, Selector, Tag};
@@ -49,9 +49,11 @@ pub struct BundledRelease {
 struct CarriedRepository {
     /// Each once, behind those that it names.
     manifests: Vec<Arc<Manifest>>,
-    /// The manifests that releases are, by their tags.
+    /// The manifests that releases are, by their tags; without tags those that speak about them.
     roots: BTreeMap<Digest, BTreeSet<Tag>>,
     blobs: BTreeMap<Digest, Descriptor>,
+    /// Leave to read the blobs.
+    admitted: Option<Admitted>,
 }
 
 /// What a bundle carries.
@@ -92,6 +94,7 @@ impl BundlePlan {
     pub async fn of(
         needs: &Needs,
         whole: bool,
+        referrers: CarriedReferrers,
         origins: &dyn RegistryFacts,
     ) -> Result<BundlePlan, Refusal> {
         let mut plan = BundlePlan::default();
@@ -99,15 +102,18 @@ impl BundlePlan {
             let facts = origins.facts(&artifact.repo.host)?;
             let wanted: BTreeSet<Digest> = artifact.manifests().into_iter().collect();
             let carried = |child: &Descriptor| whole || wanted.contains(&child.digest);
-            let graph = graph(&facts, &artifact.repo, artifact.digest, &carried).await?;
-            plan.add(artifact, graph);
+            let (repo, root) = (&artifact.repo, artifact.digest);
+            let graph = graph(&facts, repo, root, &carried, referrers).await?;
+            let admitted = artifact.admitted(&facts).await?;
+            plan.add(artifact, graph, admitted);
         }
         Ok(plan)
     }
 
-    fn add(&mut self, artifact: &NeededArtifact, graph: Graph) {
-        let blobs: u64 = graph.blobs.values().map(|blob| blob.size).sum();
-        let manifests: u64 = graph.manifests.iter().map(|manifest| manifest.raw.len() as u64).sum();
+    fn add(&mut self, artifact: &NeededArtifact, graph: Graph, admitted: Admitted) {
+        let blobs: u64 = graph.all_blobs().map(|blob| blob.size).sum();
+        let manifests = graph.manifests.iter().chain(&graph.referrers.manifests);
+        let manifests: u64 = manifests.map(|manifest| manifest.raw.len() as u64).sum();
         self.releases.push(BundledRelease {
             reference: artifact.reference(),
             digest: artifact.digest,
@@ -119,7 +125,8 @@ impl BundlePlan {
             },
             bytes: blobs + manifests,
         });
-        self.carry(artifact.repo.clone(), artifact.digest, artifact.tags.iter().cloned(), graph);
+        let (repo, tags) = (artifact.repo.clone(), artifact.tags.iter().cloned());
+        self.carry(repo, artifact.digest, tags, graph, admitted);
     }
 
     /// Adds what a graph holds to a repository: its root by these tags, or by its digest alone.
@@ -129,13 +136,20 @@ impl BundlePlan {
         root: Digest,
         tags: impl IntoIterator<Item = Tag>,
         graph: Graph,
+        admitted: Admitted,
     ) {
         let carried = self.repositories.entry(repo).or_default();
-        for manifest in graph.manifests {
+        carried.admitted = Some(admitted);
+        let speaking = graph.referrers;
+        for manifest in &speaking.manifests {
+            carried.roots.entry(manifest.digest).or_default();
+        }
+        for manifest in graph.manifests.into_iter().chain(speaking.manifests) {
             if !carried.manifests.iter().any(|held| held.digest == manifest.digest) {
                 carried.manifests.push(manifest);
             }
         }
+        carried.blobs.extend(speaking.blobs);
         carried.blobs.extend(graph.blobs);
         carried.roots.entry(root).or_default().extend(tags);
     }
@@ -192,7 +206,8 @@ impl BundlePlan {
             let layout = RegistryLayout::of(dir.clone(), &repo.host).with_deadline(deadline);
             let facts = origins.facts(&repo.host)?;
             for blob in carried.blobs.values() {
-                let source = BundleBlob::of(&facts, repo, blob);
+                let Some(admitted) = &carried.admitted else { continue };
+                let source = BundleBlob::of(&facts, admitted, repo, blob);
                 let put = unless_stopped(
                     layout.put_blob(&repo.name, blob, &source),
                     progress,
@@ -302,8 +317,8 @@ impl BundlePlan {
             for manifest in &carried.manifests {
                 add(manifest.digest, BundleMember::document(manifest.raw.clone(), true));
             }
-            for blob in carried.blobs.values() {
-                add(blob.digest, BundleMember::New(blob.clone()));
+            for (blob, admitted) in carried.blobs.values().zip(carried.admitted.iter().cycle()) {
+                add(blob.digest, BundleMember::New(admitted.clone(), blob.clone()));
             }
             let index = carried.index(documents.remove(repo));
             documents
@@ -338,8 +353,9 @@ async fn pack(
         (BundleMember::Document(bytes, _), part) => {
             Ok(packer.document(repo, *part, bytes.to_vec()).await?)
         }
-        (BundleMember::New(blob), _) => {
-            let object = origins.facts(&repo.host)?.content().blob(repo, blob).await?;
+        (BundleMember::New(admitted, blob), _) => {
+            let facts = origins.facts(&repo.host)?;
+            let object = facts.content().blob(admitted, repo, blob).await?;
             Ok(packer.blob(repo, &blob.digest, blob.size, &Cached(object)).await?)
         }
         (BundleMember::Held(archive, blob), _) => {
@@ -401,7 +417,7 @@ enum BundleMember {
     /// A blob of the archive before.
     Held(Arc<LayoutArchive>, Descriptor),
     /// A blob that is fetched.
-    New(Descriptor),
+    New(Admitted, Descriptor),
 }
 
 impl BundleMember {
@@ -412,13 +428,13 @@ impl BundleMember {
     fn len(&self) -> u64 {
         match self {
             BundleMember::Document(bytes, _) => bytes.len() as u64,
-            BundleMember::Held(_, blob) | BundleMember::New(blob) => blob.size,
+            BundleMember::Held(_, blob) | BundleMember::New(_, blob) => blob.size,
         }
     }
 
     /// Whether the archive did not have it before.
     fn is_new(&self) -> bool {
-        matches!(self, BundleMember::New(_) | BundleMember::Document(_, true))
+        matches!(self, BundleMember::New(..) | BundleMember::Document(_, true))
     }
 }
 
@@ -471,6 +487,7 @@ impl BlobSource for Cached {
 /// A blob that is fetched when it is first read.
 pub(super) struct BundleBlob<'a> {
     facts: &'a Arc<Facts>,
+    admitted: &'a Admitted,
     repo: &'a Repo,
     blob: &'a Descriptor,
     fetched: OnceCell<Result<Cached, Refusal>>,
@@ -479,10 +496,11 @@ pub(super) struct BundleBlob<'a> {
 impl<'a> BundleBlob<'a> {
     pub(super) fn of(
         facts: &'a Arc<Facts>,
+        admitted: &'a Admitted,
         repo: &'a Repo,
         blob: &'a Descriptor,
     ) -> BundleBlob<'a> {
-        BundleBlob { facts, repo, blob, fetched: OnceCell::new() }
+        BundleBlob { facts, admitted, repo, blob, fetched: OnceCell::new() }
     }
 
     /// Why it could not be fetched, if that was tried.
@@ -494,7 +512,8 @@ impl<'a> BundleBlob<'a> {
 #[async_trait]
 impl BlobSource for BundleBlob<'_> {
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let fetch = || async { self.facts.content().blob(self.repo, self.blob).await.map(Cached) };
+        let BundleBlob { facts, admitted, repo, blob, .. } = self;
+        let fetch = || async { facts.content().blob(admitted, repo, blob).await.map(Cached) };
         match self.fetched.get_or_init(fetch).await {
             Ok(cached) => cached.read_at(offset, len).await,
             Err(e) => Err(io::Error::other(e.clone())),

@@ -16,14 +16,16 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 
 use super::RegistryFacts;
 use super::bundle::BundleBlob;
-use super::graph::{Graph, graph};
+use super::graph::{CarriedReferrers, Graph, graph};
 use crate::digest::Digest;
-use crate::facts::blocking;
+use crate::facts::{Admitted, Facts, blocking};
 use crate::failure::{Failure, Refusal};
 use crate::name::{Host, Reference, Repo, RepoName, Selector, Tag};
 use crate::oci::layout::tag_of;
+use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::registry::layout::{LayoutArchive, LayoutDirectory, Stored};
+use crate::registry::referrers::attach;
 use crate::registry::turn::{NotPut, Turn};
 use crate::registry::{BlobSource, HostStore, Registry, Upload, Uploaded};
 
@@ -85,7 +87,7 @@ pub async fn all_of_store(store: Arc<dyn HostStore>) -> Result<Vec<SourceArtifac
             let mut roots: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
             for entry in &entries {
                 let tag = tag_of(entry);
-                if !tag.as_ref().is_some_and(Tag::is_claim) {
+                if !tag.as_ref().is_some_and(Tag::is_hidden) {
                     roots.entry(entry.digest).or_default().extend(tag);
                 }
             }
@@ -150,6 +152,8 @@ pub struct CarriedArtifact {
     pub to: Repo,
     /// All of it.
     pub graph: Graph,
+    /// Leave to read it.
+    pub admitted: Admitted,
     /// How many manifests that its indexes name are not in the source, and stay behind.
     pub left_behind: usize,
 }
@@ -163,6 +167,7 @@ pub async fn artifacts(
     found: Vec<SourceArtifact>,
     target: &(dyn Fn(&Repo) -> Result<Repo, CopyError> + Sync),
     held: Option<Arc<dyn HostStore>>,
+    referrers: CarriedReferrers,
     origins: &dyn RegistryFacts,
 ) -> Result<Vec<CarriedArtifact>, CopyError> {
     let mut sources: BTreeMap<Repo, Repo> = BTreeMap::new();
@@ -183,17 +188,22 @@ pub async fn artifacts(
         };
         let carried =
             |child: &Descriptor| there.as_ref().is_none_or(|there| there.contains(&child.digest));
-        let graph =
-            graph(&origins.facts(&found.repo.host)?, &found.repo, found.digest, &carried).await?;
+        let facts = origins.facts(&found.repo.host)?;
+        let graph = graph(&facts, &found.repo, found.digest, &carried, referrers).await?;
         let left_behind = graph.manifests.iter().map(|manifest| match &manifest.body {
             ManifestBody::Index(children) => {
                 children.iter().filter(|child| !carried(child)).count()
             }
             ManifestBody::Image(_) => 0,
         });
-        artifacts.push(CarriedArtifact { to, left_behind: left_behind.sum(), graph, found });
+        let left_behind = left_behind.sum();
+        let admitted = admitted(&facts, &found).await?;
+        artifacts.push(CarriedArtifact { to, left_behind, graph, admitted, found });
     }
-    // what an index of the same repository names comes with it
+    if referrers != CarriedReferrers::All {
+        artifacts.retain(|a| !a.found.tags.is_empty() || !speaks(a, referrers));
+    }
+    // what an index of the same repository names, and what speaks about it, comes with it
     let named: BTreeSet<(Repo, Digest)> = artifacts.iter().flat_map(children).collect();
     artifacts.retain(|a| {
         !a.found.tags.is_empty() || !named.contains(&(a.found.repo.clone(), a.found.digest))
@@ -201,15 +211,38 @@ pub async fn artifacts(
     Ok(artifacts)
 }
 
+/// Leave to copy an artifact by each of its tags.
+async fn admitted(facts: &Facts, found: &SourceArtifact) -> Result<Admitted, Refusal> {
+    let SourceArtifact { repo, digest, tags } = found;
+    let by_digest = [Selector::Digest(*digest)];
+    let by_tags = tags.iter().cloned().map(Selector::Tag);
+    let names: Vec<Selector> = if tags.is_empty() { by_digest.to_vec() } else { by_tags.collect() };
+    let mut admitted = None;
+    for name in names {
+        admitted = Some(facts.gate().admit(&repo.at(name), *digest).await?);
+    }
+    admitted.ok_or_else(|| Refusal::new(Failure::Invalid, repo, "it has no name"))
+}
+
 fn children(artifact: &CarriedArtifact) -> Vec<(Repo, Digest)> {
-    let all =
+    let named =
         artifact.graph.manifests.iter().filter(|manifest| manifest.digest != artifact.found.digest);
-    all.map(|manifest| (artifact.found.repo.clone(), manifest.digest)).collect()
+    named
+        .chain(&artifact.graph.referrers.manifests)
+        .map(|manifest| (artifact.found.repo.clone(), manifest.digest))
+        .collect()
+}
+
+/// Whether an artifact is one of those that speak about others and stay behind.
+fn speaks(artifact: &CarriedArtifact, carried: CarriedReferrers) -> bool {
+    let Some(root) = artifact.graph.manifests.last() else { return false };
+    let is_signature = root.kind().is_some_and(|kind| is_bundle(&kind));
+    matches!(root.subject(), Ok(Some(_))) && (carried == CarriedReferrers::None || !is_signature)
 }
 
 /// The bytes of all blobs of `artifacts`.
 pub fn size(artifacts: &[CarriedArtifact]) -> u64 {
-    artifacts.iter().flat_map(|artifact| artifact.graph.blobs.values()).map(|blob| blob.size).sum()
+    artifacts.iter().flat_map(|artifact| artifact.graph.all_blobs()).map(|blob| blob.size).sum()
 }
 
 /// Where blobs are read from.
@@ -307,13 +340,16 @@ impl Copy<'_> {
             }
         }
         let is_there = to.is_whole() && wanted.is_empty() && !artifact.found.tags.is_empty();
-        let blobs = artifact.graph.blobs.len() as u64;
-        let (sent, skipped) = if is_there {
-            self.meter.add(size(std::slice::from_ref(artifact)));
-            (0, blobs)
+        let blobs = artifact.graph.all_blobs().count() as u64;
+        let (mut sent, mut skipped) = if is_there {
+            self.meter.add(artifact.graph.blobs.values().map(|blob| blob.size).sum());
+            (0, artifact.graph.blobs.len() as u64)
         } else {
             self.content(artifact, to).await?
         };
+        // before the tag, so that whoever sees it finds its signatures
+        let referrers = self.referrers(artifact, to).await?;
+        (sent, skipped) = (sent + referrers.0, skipped + referrers.1);
         for tag in wanted {
             self.tag(artifact, to, tag).await?;
         }
@@ -416,17 +452,51 @@ impl Copy<'_> {
         artifact: &CarriedArtifact,
         to: &dyn Upload,
     ) -> Result<(u64, u64), CopyError> {
-        let uploads: Vec<_> = artifact
-            .graph
-            .blobs
-            .values()
-            .map(|blob| self.blob(artifact, blob, to).boxed())
-            .collect();
-        let sent: Vec<(Uploaded, u64)> =
-            stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
+        let sent = self.blobs(artifact, artifact.graph.blobs.values(), to).await?;
         for manifest in &artifact.graph.manifests {
             self.manifest(&artifact.to, manifest, to).await?;
+            self.attach(&artifact.to, manifest, to).await?;
         }
+        Ok(sent)
+    }
+
+    /// Makes sure that what speaks about the artifact is there, and listed as such.
+    async fn referrers(
+        &self,
+        artifact: &CarriedArtifact,
+        to: &dyn Upload,
+    ) -> Result<(u64, u64), CopyError> {
+        let (named, speaking) = (&artifact.graph.blobs, &artifact.graph.referrers);
+        let blobs = speaking.blobs.iter().filter(|(digest, _)| !named.contains_key(digest));
+        let sent = self.blobs(artifact, blobs.map(|(_, blob)| blob), to).await?;
+        for manifest in &speaking.manifests {
+            self.attach(&artifact.to, manifest, to).await?;
+        }
+        Ok(sent)
+    }
+
+    /// Has a manifest that speaks about another one listed as doing so.
+    async fn attach(
+        &self,
+        repo: &Repo,
+        manifest: &Manifest,
+        to: &dyn Upload,
+    ) -> Result<(), CopyError> {
+        let at = || repo.at(Selector::Digest(manifest.digest));
+        let Some(subject) = manifest.subject().map_err(|e| e.about(at()))? else { return Ok(()) };
+        let told = |what: &str| tracing::warn!("{repo}@{}: {what}", subject.digest);
+        Ok(attach(to, repo, manifest, &subject.digest, &told).await?)
+    }
+
+    async fn blobs<'b>(
+        &self,
+        artifact: &CarriedArtifact,
+        blobs: impl Iterator<Item = &'b Descriptor>,
+        to: &dyn Upload,
+    ) -> Result<(u64, u64), CopyError> {
+        let uploads: Vec<_> = blobs.map(|blob| self.blob(artifact, blob, to).boxed()).collect();
+        let sent: Vec<(Uploaded, u64)> =
+            stream::iter(uploads).buffer_unordered(AT_ONCE).try_collect().await?;
         let bytes = sent
             .iter()
             .filter(|(uploaded, _)| *uploaded == Uploaded::Sent)
@@ -462,7 +532,7 @@ impl Copy<'_> {
             }
             Blobs::Fetched(origins) => {
                 let facts = origins.facts(&repo.host)?;
-                let source = Arc::new(BundleBlob::of(&facts, repo, blob));
+                let source = Arc::new(BundleBlob::of(&facts, &artifact.admitted, repo, blob));
                 let put = put(Box::new(Lent(source.clone()))).await;
                 // the reason why nothing could be read is better than that nothing could
                 source.failure().map_or(Ok(()), Err)?;

@@ -179,8 +179,9 @@ impl ExportDirectory {
         origins: &dyn RegistryFacts,
     ) -> Result<LaidOut, ExportError> {
         let facts = origins.facts(&planned.repo.host)?;
-        let package =
-            facts.content().package(&planned.repo, &planned.archive, Unpacking::WhenOpened).await?;
+        let admitted = facts.gate().admit(&planned.reference, planned.release).await?;
+        let (content, ExportedPackage { repo, archive, .. }) = (facts.content(), planned);
+        let package = content.package(&admitted, repo, archive, Unpacking::WhenOpened).await?;
         let place = self.dir.join(&planned.path);
         if fs::symlink_metadata(&place).is_ok() {
             if tree::is_same(&facts, &package, &place, planned.plugins).await? {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 
 use super::RegistryFacts;
+use super::graph::{CarriedReferrers, speaking};
 use super::needs::{NeededArtifact, Needs};
 use crate::digest::Digest;
-use crate::facts::{Facts, Unpacking, blocking};
+use crate::facts::{Admitted, Facts, Unpacking, blocking};
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
@@ -47,6 +48,7 @@ pub enum FetchEnding {
 struct Wanted {
     artifact: usize,
     facts: Arc<Facts>,
+    admitted: Admitted,
     repo: Repo,
     zip: Descriptor,
     /// Bytes that were there before.
@@ -93,6 +95,33 @@ pub async fn fetch(
     count(needs, &listed, origins).await?;
     let _ = progress(total, total);
     Ok(FetchEnding::Complete(fetched))
+}
+
+/// Fetches what speaks about each of the releases into the cache, where a mount without a network
+/// finds it: the digests of manifests and blobs, for each of [`Needs::artifacts`].
+///
+/// # Errors
+/// What cannot be had.
+pub async fn referrers(
+    needs: &Needs,
+    wanted: CarriedReferrers,
+    origins: &dyn RegistryFacts,
+) -> Result<Vec<BTreeSet<Digest>>, Refusal> {
+    let mut all = Vec::new();
+    for artifact in &needs.artifacts {
+        let (facts, mut objects) = (origins.facts(&artifact.repo.host)?, BTreeSet::new());
+        if wanted != CarriedReferrers::None {
+            let (repo, subjects) = (&artifact.repo, artifact.manifests());
+            let found = speaking(&facts, repo, &subjects, wanted).await?;
+            for blob in found.blobs.values() {
+                facts.referrers().blob(repo, blob).await?;
+            }
+            objects.extend(found.manifests.iter().map(|manifest| manifest.digest));
+            objects.extend(found.blobs.into_keys());
+        }
+        all.push(objects);
+    }
+    Ok(all)
 }
 
 /// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags
@@ -184,9 +213,11 @@ async fn wanted(
             Err(_) => {}
             Ok(_) => drop(listed.insert(needed.repo.clone())),
         }
+        let admitted = needed.admitted(&facts).await?;
         for zip in needed.zips() {
-            let (facts, repo, zip) = (Arc::clone(&facts), needed.repo.clone(), zip.clone());
-            all.push(Wanted { artifact, facts, repo, zip, held: 0 });
+            let (facts, admitted) = (Arc::clone(&facts), admitted.clone());
+            let (repo, zip) = (needed.repo.clone(), zip.clone());
+            all.push(Wanted { artifact, facts, admitted, repo, zip, held: 0 });
         }
     }
     let counted = blocking(move || {
@@ -204,7 +235,8 @@ impl Wanted {
 }
 
 async fn package(wanted: Wanted) -> Result<Wanted, Refusal> {
-    wanted.facts.content().package(&wanted.repo, &wanted.zip, Unpacking::WhenOpened).await?;
+    let Wanted { facts, admitted, repo, zip, .. } = &wanted;
+    facts.content().package(admitted, repo, zip, Unpacking::WhenOpened).await?;
     let (facts, zip) = (wanted.facts.clone(), wanted.zip.clone());
     if !blocking(move || is_stored(&facts, zip.digest, Some(zip.size))).await? {
         let subject = wanted.repo.at(Selector::Digest(wanted.zip.digest));

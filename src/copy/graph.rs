@@ -7,6 +7,7 @@ use crate::digest::Digest;
 use crate::facts::Facts;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector};
+use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// The most manifests of one artifact: one more than an index may name.
@@ -19,10 +20,41 @@ pub struct Graph {
     pub manifests: Vec<Arc<Manifest>>,
     /// Configs and layers, each once.
     pub blobs: BTreeMap<Digest, Descriptor>,
+    /// What speaks about any of the manifests.
+    pub referrers: ReferrerGraph,
+}
+
+/// What speaks about the manifests of a graph.
+#[derive(Clone, Default, Debug)]
+pub struct ReferrerGraph {
+    /// Each once.
+    pub manifests: Vec<Arc<Manifest>>,
+    /// Their configs and layers, each once.
+    pub blobs: BTreeMap<Digest, Descriptor>,
+}
+
+impl Graph {
+    /// All blobs, also those of what speaks about the manifests.
+    pub fn all_blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        let named = &self.blobs;
+        let speaking =
+            self.referrers.blobs.iter().filter(|(digest, _)| !named.contains_key(digest));
+        named.values().chain(speaking.map(|(_, blob)| blob))
+    }
+}
+
+/// What is carried of that which speaks about an artifact.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum CarriedReferrers {
+    #[default]
+    All,
+    /// Signatures and attestations as Sigstore bundles.
+    Signatures,
+    None,
 }
 
 /// Reads the manifest `root` and all that it names, except what `carried` says of an index's
-/// entries. Blobs are not fetched.
+/// entries; and what speaks about any of them. Blobs are not fetched.
 ///
 /// # Errors
 /// A manifest cannot be had or is refused, or there are too many.
@@ -31,6 +63,7 @@ pub async fn graph(
     repo: &Repo,
     root: Digest,
     carried: &(dyn Fn(&Descriptor) -> bool + Sync),
+    referrers: CarriedReferrers,
 ) -> Result<Graph, Refusal> {
     let mut graph = Graph::default();
     let mut seen = BTreeSet::from([root]);
@@ -63,5 +96,39 @@ pub async fn graph(
             return Err(Refusal::new(Failure::TooLarge, repo.at(Selector::Digest(root)), rule));
         }
     }
+    if referrers != CarriedReferrers::None {
+        let subjects: Vec<Digest> = graph.manifests.iter().map(|m| m.digest).collect();
+        graph.referrers = speaking(facts, repo, &subjects, referrers).await?;
+    }
     Ok(graph)
+}
+
+/// What speaks about any of `subjects`. Blobs are not fetched.
+///
+/// # Errors
+/// A list or a manifest cannot be had.
+pub async fn speaking(
+    facts: &Arc<Facts>,
+    repo: &Repo,
+    subjects: &[Digest],
+    wanted: CarriedReferrers,
+) -> Result<ReferrerGraph, Refusal> {
+    let mut speaking = ReferrerGraph::default();
+    let mut seen: BTreeSet<Digest> = subjects.iter().copied().collect();
+    for subject in subjects {
+        for manifest in facts.referrers().all(repo, *subject).await? {
+            let is_signature = manifest.kind().is_some_and(|kind| is_bundle(&kind));
+            if wanted == CarriedReferrers::Signatures && !is_signature
+                || !seen.insert(manifest.digest)
+            {
+                continue;
+            }
+            let about =
+                |e: crate::oci::DocumentError| e.about(repo.at(Selector::Digest(manifest.digest)));
+            let blobs = manifest.blobs().map_err(about)?;
+            speaking.blobs.extend(blobs.into_iter().map(|blob| (blob.digest, blob)));
+            speaking.manifests.push(manifest);
+        }
+    }
+    Ok(speaking)
 }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use crate::artifact::{H1_ANNOTATION, Release, Target};
 use crate::digest::Digest;
-use crate::facts::{Facts, Unpacking};
+use crate::facts::{Admitted, Facts, TargetPackage, Unpacking};
 use crate::failure::{Failure, Refusal};
 use crate::lockfile::PackageHash;
 use crate::name::{Platform, Repo, Selector};
@@ -38,9 +38,12 @@ pub async fn of_release(
 ) -> Result<Vec<HashedPlatform>, Refusal> {
     let targets = targets(facts, repo, digest, platforms).await?;
     let hashed = targets.iter().map(|target| async move {
-        let (manifest, zip) = facts.manifests().target(repo, target).await?;
-        let places = [&target.manifest.annotations, &manifest.annotations, &zip.annotations];
-        let h1 = places.into_iter().find_map(annotated);
+        let TargetPackage { manifest, archive: zip } =
+            facts.manifests().target(repo, target).await?;
+        let of_entry = target.manifest().map(|entry| &entry.annotations);
+        let of_manifest = manifest.as_ref().map(|manifest| &manifest.annotations);
+        let places = [of_entry, of_manifest, Some(&zip.annotations)];
+        let h1 = places.into_iter().flatten().find_map(annotated);
         Ok(HashedPlatform {
             platform: target.platform.clone(),
             zh: PackageHash::of_zip(&zip.digest.hex()),
@@ -89,10 +92,11 @@ pub async fn targets(
 /// Fetches and reads all of it.
 pub async fn computed(
     facts: &Arc<Facts>,
+    admitted: &Admitted,
     repo: &Repo,
     zip: &Descriptor,
 ) -> Result<(PackageHash, bool), Refusal> {
-    let package = facts.content().package(repo, zip, Unpacking::WhenOpened).await?;
+    let package = facts.content().package(admitted, repo, zip, Unpacking::WhenOpened).await?;
     let hashes = facts.content().hashes(&package).await?;
     Ok((PackageHash::of_files(&hashes.directory), hashes.directory != hashes.archive))
 }

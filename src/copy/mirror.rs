@@ -299,9 +299,9 @@ impl ProviderMirror<'_> {
         there: &ReleaseThere,
         release: &VerifiedRelease,
     ) -> Result<(), Refusal> {
-        let Some(target) = there.targets.first() else { return Ok(()) };
+        let Some(entry) = there.targets.first().and_then(Target::manifest) else { return Ok(()) };
         let name = self.origin.provider.file_name(&release.version, "SHA256SUMS");
-        let manifest = self.manifest(&target.manifest).await?;
+        let manifest = self.manifest(entry).await?;
         let ManifestBody::Image(layers) = &manifest.body else { return Ok(()) };
         let kept = layers.iter().find(|layer| layer.annotations.get(TITLE) == Some(&name));
         match kept {
@@ -350,9 +350,9 @@ impl ProviderMirror<'_> {
         let release = self.origin.release(version, &first.platform).await?;
         let reference = self.repo.at(Selector::Tag(selected.tag.clone()));
         let mut differing = Vec::new();
-        for Target { platform, manifest } in wanted {
-            let (signed, kept) =
-                (release.package(platform)?, self.package_there(manifest, platform).await?);
+        for target in wanted {
+            let platform = &target.platform;
+            let (signed, kept) = (release.package(platform)?, self.package_there(target).await?);
             if signed != kept {
                 differing.push(format!(
                     "{reference}: the zip for {platform} is {kept}, and the vendor's SHA256SUMS \
@@ -363,13 +363,10 @@ impl ProviderMirror<'_> {
         Ok(differing)
     }
 
-    async fn package_there(
-        &self,
-        entry: &Descriptor,
-        platform: &Platform,
-    ) -> Result<Digest, Refusal> {
+    async fn package_there(&self, target: &Target) -> Result<Digest, Refusal> {
+        let Some(entry) = target.manifest() else { return Ok(target.digest()) };
         let manifest = self.manifest(entry).await?;
-        let layer = target_package(&manifest, platform)
+        let layer = target_package(&manifest, &target.platform)
             .map_err(|e| Refusal::new(Failure::Structure, &self.repo, e))?;
         Ok(layer.digest)
     }
@@ -385,7 +382,8 @@ impl ProviderMirror<'_> {
     ) -> Result<(), Refusal> {
         let targets = selected.there.iter().flat_map(|there| &there.targets);
         for target in targets.filter(|target| selected.platforms.contains(&target.platform)) {
-            let annotations = &target.manifest.annotations;
+            let Some(entry) = target.manifest() else { continue };
+            let annotations = &entry.annotations;
             let zip = annotations.get(PACKAGE_DIGEST_ANNOTATION).and_then(|d| d.parse().ok());
             let Some(zip) = zip else { continue };
             if !is_locked(lock, zip, annotations.get(H1_ANNOTATION)) {

@@ -4,6 +4,7 @@
 //! [`Needs::find`] reads directories and asks registries for manifests; packages of providers are
 //! not downloaded, those of modules are, since they may call other modules.
 
+mod local;
 mod modules;
 mod nested;
 mod source;
@@ -20,13 +21,14 @@ use super::select::{Selected, release, select};
 use super::{RegistryFacts, hashes};
 use crate::artifact::Release;
 use crate::digest::Digest;
-use crate::facts::{Facts, blocking};
+use crate::facts::{Admitted, Facts, blocking};
 use crate::failure::{Failure, Refusal};
 use crate::lockfile::{self, Client, LockFile};
 use crate::mapping::{Mapping, MappingError};
 use crate::name::{AddressError, Platform, ProviderAddr, Reference, Repo, Selector, Tag};
 use crate::oci::Descriptor;
 
+pub use local::providers_of;
 pub use modules::{Mounts, Requirements, requirements};
 pub use nested::{NestedCall, RegistryCall, nested};
 
@@ -114,8 +116,8 @@ fn is_of_form(text: &str, form: &str) -> bool {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NeededPackage {
     pub platform: Platform,
-    /// Its image manifest.
-    pub manifest: Descriptor,
+    /// Its image manifest, where the release names one.
+    pub manifest: Option<Descriptor>,
     /// Its zip.
     pub zip: Descriptor,
 }
@@ -150,6 +152,19 @@ impl NeededArtifact {
         self.repo.at(selector)
     }
 
+    /// Leave to read its packages, by each of the names by which it is needed.
+    ///
+    /// # Errors
+    /// As of [`Gate::admit`](crate::facts::Gate::admit).
+    pub async fn admitted(&self, facts: &Facts) -> Result<Admitted, Refusal> {
+        let mut admitted = facts.gate().admit(&self.reference(), self.digest).await?;
+        for tag in self.tags.iter().skip(1) {
+            let reference = self.repo.at(Selector::Tag(tag.clone()));
+            admitted = facts.gate().admit(&reference, self.digest).await?;
+        }
+        Ok(admitted)
+    }
+
     /// All manifests: the release's own, and those of its platforms.
     pub fn manifests(&self) -> Vec<Digest> {
         let children = match &self.contents {
@@ -158,7 +173,7 @@ impl NeededArtifact {
         };
         [self.digest]
             .into_iter()
-            .chain(children.iter().map(|package| package.manifest.digest))
+            .chain(children.iter().filter_map(|package| Some(package.manifest.as_ref()?.digest)))
             .collect()
     }
 
@@ -445,11 +460,10 @@ async fn packages(
 ) -> Result<ReleaseContents, Refusal> {
     let targets = hashes::targets(facts, repo, digest, platforms).await?;
     let read = targets.iter().map(|target| async move {
-        let (_, zip) = facts.manifests().target(repo, target).await?;
         Ok(NeededPackage {
             platform: target.platform.clone(),
-            manifest: target.manifest.clone(),
-            zip,
+            manifest: target.manifest().cloned(),
+            zip: facts.manifests().target(repo, target).await?.archive,
         })
     });
     join_all(read).await.into_iter().collect::<Result<_, _>>().map(ReleaseContents::Provider)

@@ -369,11 +369,10 @@ impl Verification {
         let mut unknown = Vec::new();
         for target in targets {
             let zip = self.zip_of(registry, repo, target).await;
-            let annotated = target
-                .manifest
-                .annotations
-                .get(PACKAGE_DIGEST_ANNOTATION)
-                .and_then(|d| d.parse().ok());
+            let annotations = target.manifest().map(|manifest| &manifest.annotations);
+            let annotated = annotations
+                .and_then(|told| told.get(PACKAGE_DIGEST_ANNOTATION))
+                .and_then(|digest| digest.parse().ok());
             let hash = zip
                 .as_ref()
                 .map(|zip| zip.digest)
@@ -415,7 +414,7 @@ impl Verification {
         repo: &Repo,
         target: &Target,
     ) -> Option<Descriptor> {
-        let manifest = read(registry, repo, target.manifest.digest).await.ok()?;
+        let manifest = read(registry, repo, target.manifest()?.digest).await.ok()?;
         target_package(&manifest, &target.platform).ok()
     }
 }

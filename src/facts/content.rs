@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::admit::Admitted;
 use super::blocking::blocking;
 use super::error::{lost, refused_archive};
 use super::fetch::Fetcher;
@@ -100,20 +101,21 @@ impl Content {
     /// The archive is not to be had, or it is refused.
     pub async fn package(
         self: &Arc<Self>,
+        admitted: &Admitted,
         repo: &Repo,
         archive: &Descriptor,
         unpacking: Unpacking,
     ) -> Result<Arc<VerifiedPackage>, Refusal> {
-        let key = key_of(repo, archive);
+        let key = key_of(repo, archive).admitted_as(admitted);
         if let Some(package) = self.packages.get(&key) {
             return Ok(package);
         }
         let failing = ContentKey::Package(key.clone());
         self.failures.check(&failing)?;
         let (content, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
-        let digest = archive.digest;
+        let (digest, admitted) = (archive.digest, admitted.clone());
         let load = move || async move {
-            let outcome = content.load_package(of, archive, unpacking).await;
+            let outcome = content.load_package(admitted, of, archive, unpacking).await;
             if let Ok(package) = &outcome {
                 content.packages.keep(at, package);
             }
@@ -126,6 +128,7 @@ impl Content {
 
     async fn load_package(
         self: &Arc<Self>,
+        admitted: Admitted,
         repo: Repo,
         archive: Descriptor,
         unpacking: Unpacking,
@@ -139,7 +142,7 @@ impl Content {
             Unpacking::Ahead => BesideFetch::Unpacking(ahead.clone()),
         };
         let (zip, members) = self.with_archive(&repo, &archive, &beside, index).await?;
-        let package = Arc::new(VerifiedPackage { repo, archive, members });
+        let package = Arc::new(VerifiedPackage { admitted, repo, archive, members });
         ahead.settle(zip, package.clone());
         Ok(package)
     }
@@ -175,8 +178,22 @@ impl Content {
         }
     }
 
-    /// A blob of `repo`: from the store, or fetched and verified.
-    pub async fn blob(self: &Arc<Self>, repo: &Repo, blob: &Descriptor) -> Result<Object, Refusal> {
+    /// A blob of a release in `repo`: from the store, or fetched and verified.
+    pub async fn blob(
+        self: &Arc<Self>,
+        _: &Admitted,
+        repo: &Repo,
+        blob: &Descriptor,
+    ) -> Result<Object, Refusal> {
+        self.blob_with(repo, blob, &BesideFetch::Nothing).await
+    }
+
+    /// A blob that speaks about a manifest, whether or not anybody vouches for it.
+    pub(super) async fn unvouched(
+        self: &Arc<Self>,
+        repo: &Repo,
+        blob: &Descriptor,
+    ) -> Result<Object, Refusal> {
         self.blob_with(repo, blob, &BesideFetch::Nothing).await
     }
 
@@ -256,7 +273,7 @@ impl Content {
     ) -> Result<MemberContent, Refusal> {
         let file = *package.members.file(number);
         if file.size <= SMALL_MAX {
-            let archive = self.blob(&package.repo, &package.archive).await?;
+            let archive = self.blob(&package.admitted, &package.repo, &package.archive).await?;
             return Ok(MemberContent::Small { archive, package: package.clone(), number });
         }
         let key = Key::Member { archive: package.archive.digest, number };

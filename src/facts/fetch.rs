@@ -15,11 +15,12 @@ use super::prefetch::BesideFetch;
 use super::registries::JoinedRegistries;
 use super::running::{Running, RunningTransfer};
 use crate::archive::Limits;
+use crate::artifact::{ReleaseDocument, ReleaseSums};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Reference, Repo, Selector};
 use crate::oci::{Descriptor, Manifest};
-use crate::registry::{BlobError, BlobSink, SinkError};
+use crate::registry::{BlobError, BlobSink, DocumentKind, RawManifest, SinkError};
 use crate::store::{Begin, Fill, Key, Object, Store};
 
 /// How many pieces of a transfer wait to be hashed and written.
@@ -27,12 +28,12 @@ const QUEUE: usize = 16;
 /// How often a fill in another process is looked at.
 const POLL: Duration = Duration::from_millis(100);
 
-/// A manifest that was fetched.
-pub(super) struct FetchedManifest {
+/// The document of a release that was fetched.
+pub(super) struct FetchedDocument {
     pub(super) digest: Digest,
     /// Its parsed view, or why the document is refused. A refused document has a digest all the
     /// same, since a tag that stands for it can be listed and asked for the reason.
-    pub(super) document: Result<Arc<Manifest>, Refusal>,
+    pub(super) document: Result<ReleaseDocument, Refusal>,
 }
 
 /// The object, or the right to fill it.
@@ -53,12 +54,12 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// Fetches and verifies a manifest, and keeps it in the store.
-    pub(super) async fn manifest(
+    /// Fetches and verifies the document of a release, and keeps it in the store.
+    pub(super) async fn document(
         &self,
         repo: &Repo,
         selector: &Selector,
-    ) -> Result<FetchedManifest, Refusal> {
+    ) -> Result<FetchedDocument, Refusal> {
         let subject = repo.at(selector.clone());
         let registry = self.registries.reached(&repo.host)?.registry.clone();
         let raw = registry.manifest(&repo.name, selector).await?;
@@ -80,12 +81,7 @@ impl Fetcher {
                 ));
             }
         }
-        let document = Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
-            .map(Arc::new)
-            .map_err(|e| match selector {
-                Selector::Digest(_) => e.about(&subject),
-                Selector::Tag(_) => e.about(Subject::Manifest(subject.clone(), digest)),
-            });
+        let document = read(&raw, digest, &subject);
         if document.is_ok() {
             let store = self.store.clone();
             let kept = blocking(move || keep(&store, digest, &raw.bytes)).await?;
@@ -93,7 +89,7 @@ impl Fetcher {
                 tracing::warn!("{subject} ({digest}) is served without being kept: {e}");
             }
         }
-        Ok(FetchedManifest { digest, document })
+        Ok(FetchedDocument { digest, document })
     }
 
     /// A blob from the store, or from the registry into the store.
@@ -191,6 +187,27 @@ impl Fetcher {
             Failure::Integrity => e.about(subject),
             _ => e,
         })
+    }
+}
+
+fn read(
+    raw: &RawManifest,
+    digest: Digest,
+    subject: &Reference,
+) -> Result<ReleaseDocument, Refusal> {
+    let about = match &subject.selector {
+        Selector::Digest(_) => subject.into(),
+        Selector::Tag(_) => Subject::Manifest(subject.clone(), digest),
+    };
+    match raw.kind {
+        DocumentKind::Manifest => {
+            Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
+                .map(|manifest| ReleaseDocument::Manifest(Arc::new(manifest)))
+                .map_err(|e| e.about(about))
+        }
+        DocumentKind::Sums(signature) => ReleaseSums::parse(raw.bytes.to_vec())
+            .map(|sums| ReleaseDocument::Sums { sums: Arc::new(sums), signature })
+            .map_err(|rule| Refusal::new(Failure::Structure, about, rule)),
     }
 }
 
@@ -304,7 +321,7 @@ fn write_all(mut fill: Box<Fill>, mut rx: mpsc::Receiver<Piece>) -> Result<Box<F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::MountSource;
+    use crate::facts::{MountSource, RegistryKind};
     use crate::memory::{Call, MemoryRegistry};
 
     /// Sends one blob, and is silent about all others.
@@ -340,7 +357,13 @@ mod tests {
         let registry = Arc::new(silent_but_for("acme/net", &sent));
         let name = host.to_string();
         let _entered = runtime.enter();
-        let source = MountSource::Registry { host: host.clone(), prefix: None, registry, name };
+        let source = MountSource::Registry {
+            host: host.clone(),
+            kind: RegistryKind::Oci,
+            prefix: None,
+            registry,
+            name,
+        };
         let fetcher = Arc::new(Fetcher {
             store,
             registries: Arc::new(JoinedRegistries::new(vec![source], false)),

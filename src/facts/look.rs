@@ -61,6 +61,12 @@ impl SourceLook<'_> {
 
     /// Asks what the first use of `host` would ask.
     async fn asked(&self, host: &Host, asked: &[Arc<WatchedSource>]) -> Health {
+        let is_of_providers =
+            self.registries.get(host).is_some_and(|joined| joined.is_of_providers());
+        // The protocol has no question about all of it.
+        if is_of_providers && self.providers.declared_repo(host).is_none() {
+            return greeted(asked, Greeting::LogIn, Health::of(SourceState::Unknown)).await;
+        }
         let (need, kind) = self.first_need(host);
         // A load that is lost has shown nothing.
         let _ = self.tags.load(need.clone()).await;

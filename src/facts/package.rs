@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::admit::Admitted;
 use crate::archive;
 use crate::members::{FileNo, Members};
 use crate::name::{Reference, Repo, Selector};
@@ -16,6 +17,8 @@ pub(super) const SMALL_MAX: u64 = 256 << 10;
 /// A package whose archive was verified and whose index was read.
 #[derive(Debug)]
 pub struct VerifiedPackage {
+    /// Leave to read it.
+    pub admitted: Admitted,
     /// Where its archive can be fetched again.
     pub repo: Repo,
     /// The archive.

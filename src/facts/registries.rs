@@ -13,12 +13,24 @@ use crate::name::{Host, RepoName};
 use crate::registry::decorate::{Scoped, Union};
 use crate::registry::{HostStore, Registry};
 
+/// What kind of registry a source is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegistryKind {
+    /// An OCI registry.
+    Oci,
+    /// A provider registry: its repositories are `NAMESPACE/TYPE`, and its releases documents of
+    /// another kind than manifests.
+    Providers,
+}
+
 /// A source of a mount.
 pub enum MountSource {
     /// A registry.
     Registry {
         /// Which one.
         host: Host,
+        /// Of which kind.
+        kind: RegistryKind,
         /// The part of it that is mounted; `None` is all of it.
         prefix: Option<RepoName>,
         /// How it is reached.
@@ -68,6 +80,14 @@ impl MountSource {
     fn prefix(&self) -> Option<RepoName> {
         match self {
             MountSource::Registry { prefix, .. } => prefix.clone(),
+            MountSource::Store { .. } => None,
+        }
+    }
+
+    /// The kind of registry that it is; `None` of a store.
+    fn kind(&self) -> Option<RegistryKind> {
+        match self {
+            MountSource::Registry { kind, .. } => Some(*kind),
             MountSource::Store { .. } => None,
         }
     }
@@ -139,7 +159,8 @@ pub(super) struct JoinedRegistry {
     /// The ways to the registry itself, without the stores beside it.
     pub(super) asked: Vec<Arc<WatchedSource>>,
     has_store: bool,
-    has_registry: bool,
+    has_providers: bool,
+    has_oci: bool,
     kept_apart: String,
 }
 
@@ -169,7 +190,17 @@ impl JoinedRegistry {
 
     /// Whether a registry is among its sources.
     pub(super) fn has_registry(&self) -> bool {
-        self.has_registry
+        self.has_providers || self.has_oci
+    }
+
+    /// Whether a provider registry is among its sources.
+    pub(super) fn has_providers(&self) -> bool {
+        self.has_providers
+    }
+
+    /// Whether it is a provider registry, and no OCI registry as well.
+    pub(super) fn is_of_providers(&self) -> bool {
+        self.has_providers && !self.has_oci
     }
 }
 
@@ -305,6 +336,22 @@ impl JoinedRegistries {
         others.position(|other| other.is_of_same(&self.sources[of]) && covers(other))
     }
 
+    /// See [`JoinedRegistry::kept_apart`].
+    fn kept_apart(&self, sources: &[usize]) -> String {
+        let of_kind = |kind| move |at: &&usize| self.sources[**at].kind() == kind;
+        let stores = sources.iter().filter(of_kind(None));
+        let stores: Vec<&str> = stores.map(|at| self.sources[*at].name()).collect();
+        let mut kept_apart = String::new();
+        if !stores.is_empty() && !self.stores_stand_in {
+            kept_apart += &format!(" of {}", stores.join(";"));
+        }
+        // A registry of the other kind may have the same name.
+        if sources.iter().any(|at| of_kind(Some(RegistryKind::Providers))(&at)) {
+            kept_apart += " by providers";
+        }
+        kept_apart
+    }
+
     /// What `sources` hold of `host` together; those that took part `before` go on as they were.
     fn join(
         &self,
@@ -344,15 +391,10 @@ impl JoinedRegistries {
         let mut asked: Vec<Arc<WatchedSource>> =
             asked.map(|(_, part)| part.watched.clone()).collect();
         asked.dedup_by(|one, other| Arc::ptr_eq(one, other));
-        let is_store = |at: &&usize| matches!(self.sources[**at], MountSource::Store { .. });
-        let stores: Vec<&str> =
-            sources.iter().filter(is_store).map(|at| self.sources[*at].name()).collect();
-        let (has_store, has_registry) = (!stores.is_empty(), stores.len() < sources.len());
-        let kept_apart = if has_store && !self.stores_stand_in {
-            format!(" of {}", stores.join(";"))
-        } else {
-            String::new()
-        };
+        let has = |kind| sources.iter().any(|at| self.sources[*at].kind() == kind);
+        let (has_store, has_providers) = (has(None), has(Some(RegistryKind::Providers)));
+        let has_oci = has(Some(RegistryKind::Oci));
+        let kept_apart = self.kept_apart(&sources);
         JoinedRegistry {
             registry,
             prefixes,
@@ -360,7 +402,8 @@ impl JoinedRegistries {
             parts,
             asked,
             has_store,
-            has_registry,
+            has_providers,
+            has_oci,
             kept_apart,
         }
     }

@@ -223,6 +223,17 @@ impl Tags {
         self.slots.lock().expire(wanted);
     }
 
+    /// Forgets what the `wanted` tags, and `named`, stood for. Blocks on the disk.
+    pub(super) fn accept(&self, wanted: impl Fn(&Need) -> bool, named: Option<Need>) {
+        let is_binding = |need: &Need| matches!(need, Need::Binding(..)) && wanted(need);
+        let mut forgotten = self.slots.lock().needs(is_binding);
+        forgotten.extend(named);
+        for need in forgotten {
+            self.kept.remove_now(&need);
+            self.change(&need, |slot| *slot = TagSlot::default());
+        }
+    }
+
     /// Forgets an answer that there is nothing: what is published next is to be seen.
     pub(super) async fn forget_if_empty(&self, need: &Need) {
         if self.slot(need).is_empty() {

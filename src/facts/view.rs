@@ -72,6 +72,10 @@ impl KnownFacts for FactsView<'_> {
     }
 
     fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {
+        // The protocol of provider registries has no such list.
+        if self.is_of_providers(host) {
+            return Fact::Absent;
+        }
         let need = Need::Catalog(host.clone());
         match self.fact(&need, |answer| Some(answer.clone())) {
             Fact::Is(TagAnswer::Catalog(names)) => Fact::Is(names),
@@ -99,6 +103,10 @@ impl KnownFacts for FactsView<'_> {
 
     fn was_bound(&self, repo: &Repo, tag: &Tag) -> bool {
         self.tags.slot(&Need::Binding(repo.clone(), tag.clone())).last.is_some()
+    }
+
+    fn is_of_providers(&self, host: &Host) -> bool {
+        self.registries.get(host).is_some_and(|joined| joined.is_of_providers())
     }
 
     fn standing(&self, host: &Host, path: &RepoName) -> Standing {
@@ -138,7 +146,7 @@ impl Offered for FactsView<'_> {
     fn platforms(&self, repo: &Repo, tag: &Tag) -> Fact<Arc<Vec<Platform>>, Refusal> {
         let digest = self.tags.last_binding(repo, tag);
         let entered = digest.and_then(|digest| self.manifests.known(digest));
-        match entered.map(|manifest| Release::read(&manifest)) {
+        match entered.map(|document| document.release()) {
             Some(Ok(Release::Provider(targets))) => {
                 Fact::Is(Arc::new(targets.into_iter().map(|t| t.platform).collect()))
             }

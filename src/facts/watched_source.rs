@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use super::health::{FailingSource, Health, SourceState};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
-use crate::name::{RepoName, Selector, Tag};
+use crate::name::{RepoName, Selector, Tag, ZipName};
 use crate::oci::Descriptor;
-use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Registry};
+use crate::registry::{BlobError, BlobSink, Greeting, RawManifest, Referrers, Registry};
 
 /// See the module.
 pub(super) struct WatchedSource {
@@ -90,6 +90,12 @@ impl Registry for WatchedSource {
         self.noted(self.inner.manifest(repo, selector).await)
     }
 
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        let said = self.inner.referrers(repo, subject).await;
+        self.note(said.unheard.as_ref());
+        said
+    }
+
     async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {
         self.inner.lacking(repo, manifests).await
     }
@@ -108,6 +114,10 @@ impl Registry for WatchedSource {
             Err(BlobError::Sink(_)) => {}
         }
         outcome
+    }
+
+    async fn offered(&self, repo: &RepoName, zip: &ZipName) -> Result<Descriptor, Refusal> {
+        self.noted(self.inner.offered(repo, zip).await)
     }
 
     fn last_moved(&self, repo: Option<&RepoName>) -> Option<Instant> {

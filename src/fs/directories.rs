@@ -15,6 +15,7 @@ use super::inodes::{DirectoryName, Inodes};
 use super::node::{InodeNode, TargetNode};
 use super::releases::{Releases, member};
 use super::spaces::Spaces;
+use super::speaking::ReferrerView;
 use super::views::Views;
 use crate::artifact::Release;
 use crate::facts::Facts;
@@ -34,6 +35,7 @@ pub(super) struct Directories {
     releases: Arc<Releases>,
     spaces: Arc<Spaces>,
     views: Arc<Views>,
+    speaking: Arc<ReferrerView>,
 }
 
 impl Directories {
@@ -42,6 +44,7 @@ impl Directories {
         releases: Arc<Releases>,
         spaces: Arc<Spaces>,
         views: Arc<Views>,
+        speaking: Arc<ReferrerView>,
     ) -> Directories {
         Directories {
             facts: views.facts.clone(),
@@ -51,6 +54,7 @@ impl Directories {
             releases,
             spaces,
             views,
+            speaking,
         }
     }
 
@@ -63,6 +67,7 @@ impl Directories {
         match node.as_ref() {
             InodeNode::Root => Ok(DirectoryListing::Root(self.spaces.root_names())),
             InodeNode::Providers { view, dir, .. } => self.views.list(thread, *view, dir).await,
+            InodeNode::Referrers { place, .. } => self.speaking.list(place).await,
             InodeNode::Local(at) => {
                 at.stat()?;
                 Ok(DirectoryListing::Local(LocalListing::new(at.clone())))
@@ -73,7 +78,7 @@ impl Directories {
                 match &bound.release {
                     Release::Provider(targets) => {
                         let lacking = self.facts.manifests().lacking(&bound.repo, targets).await;
-                        let is_held = |at: usize| !lacking.contains(&targets[at].manifest.digest);
+                        let is_held = |at: usize| !lacking.contains(&targets[at].digest());
                         let mut listed = tree::release::list(targets);
                         listed.retain(|(_, entry)| match entry {
                             ReleaseEntry::Unpacked(at) | ReleaseEntry::Zip(at) => is_held(*at),

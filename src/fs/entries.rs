@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::attr::{Attr, FileKind, FoundEntry};
 use super::inodes::{DirectoryName, Inodes};
 use super::node::InodeNode;
+use super::speaking::ReferrerPlace;
 use crate::facts::Facts;
 
 /// 1980-01-01T00:00:00Z: the time of everything that has none of its own, and the first that a zip
@@ -42,6 +43,12 @@ impl InodeEntries {
             InodeNode::Link(target) => {
                 (FileKind::Symlink, target.len() as u64, 0o777, NO_TIME, true)
             }
+            InodeNode::Referrers { place, .. } => match place.as_ref() {
+                ReferrerPlace::Layer(_, layer) => {
+                    (FileKind::Regular, layer.size, FILE, NO_TIME, true)
+                }
+                _ => directory,
+            },
             InodeNode::Lock => (FileKind::Regular, 0, FILE, NO_TIME, true),
             InodeNode::Document(bytes) => {
                 (FileKind::Regular, bytes.len() as u64, FILE, NO_TIME, true)
@@ -50,7 +57,7 @@ impl InodeEntries {
             // number and kind.
             InodeNode::Local(_) => directory,
             InodeNode::Zip(target) => {
-                let size = target.known(&self.facts).map(|(_, layer)| layer.size);
+                let size = target.size(&self.facts);
                 (FileKind::Regular, size.unwrap_or(0), FILE, NO_TIME, size.is_some())
             }
             InodeNode::File { package, number, executable, .. } => {

@@ -5,15 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use super::area::LocalNode;
 use super::attr::FoundEntry;
-use crate::artifact::{Release, Target};
+use super::speaking::ReferrerPlace;
+use crate::artifact::{Release, ReleaseDocument, Target};
 use crate::digest::Digest;
-use crate::facts::{Facts, VerifiedPackage};
+use crate::facts::{Facts, TargetPackage, VerifiedPackage};
 use crate::failure::Subject;
 use crate::local::Stat;
 use crate::mapping::Mapping;
 use crate::members::{DirNo, FileNo};
 use crate::name::{Host, Platform, Reference, Repo, Selector};
-use crate::oci::{Descriptor, Manifest};
+use crate::oci::Descriptor;
 use crate::tree::providers::ProviderDirectory;
 use crate::tree::registry::RegistrySpace;
 
@@ -68,13 +69,13 @@ impl LastError {
     }
 }
 
-/// A manifest that was entered.
+/// A release that was entered.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) repo: Repo,
     /// As it was spelled when it was entered.
     pub(super) reference: Reference,
-    pub(super) manifest: Arc<Manifest>,
+    pub(super) document: ReleaseDocument,
     pub(super) release: Release,
     /// The tree of a module package, once it was loaded.
     pub(super) package: OnceLock<Arc<VerifiedPackage>>,
@@ -144,7 +145,9 @@ pub(super) struct TargetNode {
     /// The directory of the release and the platform that it is assumed to have.
     pub(super) assumed: Option<(Arc<InodeNode>, Platform)>,
     /// Its manifest and zip, once they were needed: from then on the size of the zip stays known.
-    pub(super) known: OnceLock<(Arc<Manifest>, Descriptor)>,
+    pub(super) known: OnceLock<TargetPackage>,
+    /// What a provider registry said of the zip, where its release was not looked into.
+    offered: OnceLock<Descriptor>,
     error: LastError,
 }
 
@@ -157,6 +160,7 @@ impl TargetNode {
             place,
             assumed: None,
             known: OnceLock::new(),
+            offered: OnceLock::new(),
             error: LastError::default(),
         }
     }
@@ -168,6 +172,7 @@ impl TargetNode {
             place: OnceLock::new(),
             assumed: Some((node, platform)),
             known: OnceLock::new(),
+            offered: OnceLock::new(),
             error: LastError::default(),
         }
     }
@@ -184,17 +189,29 @@ impl TargetNode {
         Some(target)
     }
 
-    /// The manifest of the release, and the release as it was spelled, if the tag may stand for
+    /// A platform of which a provider registry says that this is its zip.
+    pub(super) fn offered(
+        node: Arc<InodeNode>,
+        reference: Reference,
+        platform: Platform,
+        zip: Descriptor,
+    ) -> Self {
+        let target = TargetNode::assumed(node, reference, platform);
+        target.offered.get_or_init(|| zip);
+        target
+    }
+
+    /// The document of the release, and the release as it was spelled, if the tag may stand for
     /// another one by now.
     pub(super) fn unconfirmed(&self) -> Option<(Digest, &Reference)> {
         let (release, _) = self.place.get()?;
-        self.assumed.as_ref().map(|_| (release.manifest.digest, &self.reference))
+        self.assumed.as_ref().map(|_| (release.document.digest(), &self.reference))
     }
 
     /// Whether both are the same package.
     pub(super) fn is_same(&self, other: &TargetNode) -> bool {
-        let manifest = |node: &TargetNode| node.target().map(|target| target.manifest.digest);
-        manifest(self) == manifest(other)
+        let named = |node: &TargetNode| node.target().map(Target::digest);
+        named(self) == named(other)
     }
 
     /// Where the release is.
@@ -212,13 +229,18 @@ impl TargetNode {
         self.target()
     }
 
+    /// The release in which it is, once that is known.
+    pub(super) fn release(&self) -> Option<&Arc<Bound>> {
+        self.place.get().map(|(release, _)| release)
+    }
+
     pub(super) fn target(&self) -> Option<&Target> {
         let (release, at) = self.place.get()?;
         release.targets().get(*at)
     }
 
     /// Its manifest and zip, if that needs no request.
-    pub(super) fn known(&self, facts: &Facts) -> Option<&(Arc<Manifest>, Descriptor)> {
+    pub(super) fn known(&self, facts: &Facts) -> Option<&TargetPackage> {
         if self.known.get().is_none() {
             let known = facts.manifests().known_target(self.repo(), self.target()?)?;
             return Some(self.known.get_or_init(|| known));
@@ -226,11 +248,17 @@ impl TargetNode {
         self.known.get()
     }
 
+    /// The size of its zip, if that needs no request.
+    pub(super) fn size(&self, facts: &Facts) -> Option<u64> {
+        let archive = self.known(facts).map(|package| &package.archive);
+        archive.or(self.offered.get()).map(|archive| archive.size)
+    }
+
     fn subject(&self) -> Subject {
         let reference = self.reference.clone();
         match (self.target(), &self.assumed) {
             (Some(target), _) => {
-                let digest = target.manifest.digest;
+                let digest = target.digest();
                 Subject::Platform(reference, target.platform.clone(), Some(digest))
             }
             (None, Some((_, platform))) => Subject::Platform(reference, platform.clone(), None),
@@ -249,6 +277,8 @@ pub(super) enum InodeNode {
     Space { space: Box<RegistrySpace>, error: LastError },
     /// A directory of `plugins/` or `mirror/`.
     Providers { view: ProviderView, dir: Box<ProviderDirectory>, error: LastError },
+    /// A place in `referrers/`.
+    Referrers { place: Box<ReferrerPlace>, error: LastError },
     /// A symbolic link.
     Link(Box<str>),
     /// A document that was made of facts.
@@ -327,6 +357,7 @@ impl InodeNode {
             InodeNode::Providers { view, dir, .. } => {
                 format!("{}/{dir}", view.name()).trim_end_matches('/').into()
             }
+            InodeNode::Referrers { place, .. } => place.in_words().into(),
             InodeNode::Link(target) => format!("the link to {target}").into(),
             InodeNode::Document(_) => "a document of mirror/".into(),
             InodeNode::Lock => "a lock file of plugin-cache/".into(),
@@ -358,6 +389,7 @@ impl InodeNode {
             InodeNode::Platform(target, _) | InodeNode::Zip(target) => Some(&target.error),
             InodeNode::Space { error, .. }
             | InodeNode::Providers { error, .. }
+            | InodeNode::Referrers { error, .. }
             | InodeNode::File { error, .. } => Some(error),
             _ => None,
         }

@@ -8,7 +8,7 @@ use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::views::Views;
 use crate::facts::Facts;
-use crate::name::{Component, Reference, RepoName, Selector};
+use crate::name::{Component, Reference, Repo, RepoName, Selector};
 use crate::tree::Need;
 
 /// See the module.
@@ -25,19 +25,31 @@ impl Refresh {
     /// must not be dropped from inside an operation of this file system.
     pub(super) fn below(&self, path: &Path) -> NamesInDirectories {
         self.failures.reasons.clear();
-        let components: Vec<&str> = path
-            .components()
-            .filter_map(|c| match c {
-                PathComponent::Normal(name) => name.to_str(),
-                _ => None,
-            })
-            .collect();
-        if let Some((view, rest)) = components.split_first()
-            && ProviderView::shown(self.facts.providers().mapping()).any(|v| v.name() == *view)
-        {
-            return self.views.refresh(rest);
+        let components = components(path);
+        match self.in_view(&components) {
+            Some(rest) => self.views.refresh(rest),
+            None => self.forget(&Below::parse(&components)),
         }
-        self.forget(&Below::parse(&components))
+    }
+
+    /// The same, and lets versions stand for the documents for which they stand now.
+    pub(super) fn accept(&self, path: &Path) -> NamesInDirectories {
+        let components = components(path);
+        match self.in_view(&components) {
+            Some(rest) => self.views.accept(rest),
+            None => {
+                let below = Below::parse(&components);
+                self.facts.accept(|need| below.holds_edge(need), below.binding());
+            }
+        }
+        self.below(path)
+    }
+
+    /// The rest of a path in a view.
+    fn in_view<'a, 'b>(&self, components: &'a [&'b str]) -> Option<&'a [&'b str]> {
+        let (first, rest) = components.split_first()?;
+        let mut views = ProviderView::shown(self.facts.providers().mapping());
+        views.any(|view| view.name() == *first).then_some(rest)
     }
 
     /// The same of a release, whose tag was just put.
@@ -63,6 +75,14 @@ impl Refresh {
             _ => false,
         })
     }
+}
+
+fn components(path: &Path) -> Vec<&str> {
+    let names = path.components().filter_map(|component| match component {
+        PathComponent::Normal(name) => name.to_str(),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// What lies at or below a path, read both ways: as a repository (or a prefix of one), and as a tag
@@ -100,7 +120,8 @@ impl<'a> Below<'a> {
                 return below;
             }
             if last && let Some(repo) = &at {
-                below.tag = Some((repo.clone(), (*component).to_owned()));
+                // A provider registry spells a version with the + that no tag can hold.
+                below.tag = Some((repo.clone(), component.replace('+', "_")));
             }
             match RepoName::below(at.as_ref(), component) {
                 Some(next) => at = Some(next),
@@ -109,6 +130,13 @@ impl<'a> Below<'a> {
         }
         below.names.extend(at);
         below
+    }
+
+    /// The tag that the path may be.
+    fn binding(&self) -> Option<Need> {
+        let (name, tag) = self.tag.clone()?;
+        let repo = Repo { host: self.host?.parse().ok()?, name };
+        Some(Need::Binding(repo, tag.parse().ok()?))
     }
 
     fn holds(&self, host: &str, name: Option<&RepoName>, tag: Option<&str>) -> bool {
@@ -145,7 +173,6 @@ impl<'a> Below<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::Repo;
 
     fn holds(path: &str, need: &Need) -> bool {
         let components: Vec<_> = path.split('/').filter(|c| !c.is_empty()).collect();

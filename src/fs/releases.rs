@@ -11,9 +11,10 @@ use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{Bound, InodeNode, ReleaseNode, TargetNode};
 use super::reasons::NodeKey;
+use super::speaking::ReferrerView;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
-use crate::facts::{Facts, Unpacking, VerifiedPackage};
+use crate::facts::{Admitted, Facts, Unpacking, VerifiedPackage};
 use crate::failure::{Failure, Refusal, Subject};
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
@@ -29,6 +30,8 @@ const PLUGIN: &[u8] = b"terraform-provider-";
 pub(super) struct Releases {
     pub(super) facts: Arc<Facts>,
     pub(super) failures: Arc<Failures>,
+    /// What speaks about releases.
+    pub(super) speaking: Arc<ReferrerView>,
     /// Whether files are read without being opened.
     pub(super) without_open: bool,
 }
@@ -46,19 +49,31 @@ impl Releases {
             (None, Selector::Tag(tag)) => self.facts.tags().bind(repo, tag, Instant::now()).await?,
         };
         let digest = node.bind(digest);
-        Ok(node.enter(self.bound(&node.reference, digest).await?))
+        match self.bound(&node.reference, digest).await {
+            Ok(bound) => Ok(node.enter(bound)),
+            Err(e) => {
+                // What may not be opened is not told by what else is wrong with it.
+                self.facts.gate().admit(&node.reference, digest).await?;
+                Err(e)
+            }
+        }
     }
 
-    /// The release that has the manifest `digest`, as it was spelled.
+    /// Leave to read the packages of a release.
+    pub(super) async fn admitted(&self, bound: &Bound) -> Result<Admitted, FsError> {
+        Ok(self.facts.gate().admit(&bound.reference, bound.document.digest()).await?)
+    }
+
+    /// The release whose document has `digest`, as it was spelled.
     pub(super) async fn bound(
         &self,
         reference: &Reference,
         digest: Digest,
     ) -> Result<Bound, FsError> {
         let repo = &reference.repo;
-        let (manifest, release) = self.facts.manifests().release(repo, digest).await?;
+        let (document, release) = self.facts.manifests().release_of(reference, digest).await?;
         let reference = reference.clone();
-        Ok(Bound { repo: repo.clone(), reference, manifest, release, package: OnceLock::new() })
+        Ok(Bound { repo: repo.clone(), reference, document, release, package: OnceLock::new() })
     }
 
     /// Loads the tree of a module package.
@@ -67,10 +82,12 @@ impl Releases {
         bound: &Bound,
         archive: &Descriptor,
     ) -> Result<Arc<VerifiedPackage>, FsError> {
+        let admitted = self.admitted(bound).await?;
         if let Some(package) = bound.package.get() {
             return Ok(package.clone());
         }
-        let package = self.facts.content().package(&bound.repo, archive, Unpacking::Ahead).await?;
+        let content = self.facts.content();
+        let package = content.package(&admitted, &bound.repo, archive, Unpacking::Ahead).await?;
         Ok(bound.package.get_or_init(|| package).clone())
     }
 
@@ -80,12 +97,23 @@ impl Releases {
         node: &TargetNode,
         package: &OnceLock<Arc<VerifiedPackage>>,
     ) -> Result<Arc<VerifiedPackage>, FsError> {
+        let admitted = self.admitted_target(node).await?;
         if let Some(package) = package.get() {
             return Ok(package.clone());
         }
         let archive = self.zip_of(node).await?;
-        let loaded = self.facts.content().package(node.repo(), archive, Unpacking::Ahead).await?;
+        let content = self.facts.content();
+        let loaded = content.package(&admitted, node.repo(), archive, Unpacking::Ahead).await?;
         Ok(package.get_or_init(|| loaded).clone())
+    }
+
+    /// Leave to read one platform's package: an index's counts for all that it names.
+    pub(super) async fn admitted_target(&self, node: &TargetNode) -> Result<Admitted, FsError> {
+        self.target_of(node).await?;
+        match node.release() {
+            Some(release) => self.admitted(release).await,
+            None => Err(FsError::plain(Errno::ENOENT)),
+        }
     }
 
     /// The zip of one platform of a provider release.
@@ -98,7 +126,7 @@ impl Releases {
                 node.known.get_or_init(|| known)
             }
         };
-        Ok(&known.1)
+        Ok(&known.archive)
     }
 
     /// The platform in its release, which is entered if the platform was only assumed to be there.
@@ -207,7 +235,11 @@ impl Releases {
 pub(super) fn is_refusal(error: &Refusal) -> bool {
     matches!(
         error.failure,
-        Failure::Integrity | Failure::Structure | Failure::TooLarge | Failure::Unsupported
+        Failure::Integrity
+            | Failure::Structure
+            | Failure::TooLarge
+            | Failure::Unsupported
+            | Failure::Unsigned
     )
 }
 

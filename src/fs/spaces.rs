@@ -16,6 +16,7 @@ use super::error::{Errno, FsError};
 use super::inodes::{DirectoryName, Inodes};
 use super::node::{InodeNode, ProviderView, ReleaseNode};
 use super::releases::is_refusal;
+use super::speaking::{self, ReferrerPlace};
 use super::staging::{self, StagingArea};
 use crate::digest::Digest;
 use crate::facts::Facts;
@@ -53,6 +54,9 @@ impl Spaces {
             && let Some(staging) = &self.staging
         {
             return Looked::Found((InodeNode::Local(LocalNode::top(staging.area())), FOREVER));
+        }
+        if name == speaking::NAME {
+            return Looked::Found((ReferrerPlace::Top.node(), FOREVER));
         }
         let mut views = ProviderView::shown(self.facts.providers().mapping());
         if let Some(view) = views.find(|view| view.name() == name) {
@@ -175,7 +179,7 @@ impl Spaces {
         let tag = match &reference.selector {
             Selector::Digest(digest) => {
                 if bound.is_none()
-                    && let Err(e) = self.facts.manifests().get(repo, *digest).await
+                    && let Err(e) = self.facts.manifests().document(repo, *digest).await
                     && !is_refusal(&e)
                 {
                     return Err(e.into());
@@ -194,7 +198,10 @@ impl Spaces {
             });
         }
         let digest = match self.facts.tags().bind(repo, tag, since).await {
-            Err(e) if is_refusal(&e) => bound,
+            // A release of a provider that its registry has changed opens no more.
+            Err(e) if is_refusal(&e) => {
+                bound.filter(|_| !self.facts.manifests().are_of_providers(&repo.host))
+            }
             Err(e) => return Err(e.into()),
             Ok(digest) => Some(digest),
         };

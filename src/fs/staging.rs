@@ -173,6 +173,7 @@ mod tests {
             destinations: Vec::new(),
             mapping: crate::mapping::Mapping::default(),
             allow_overwrite: false,
+            signer: None,
             limits: crate::archive::Limits::default(),
         });
         let tree = LocalTree::open(&dir.path().join("state/staging")).unwrap();

@@ -19,9 +19,10 @@ use super::error::{Errno, FsError};
 use super::inodes::{Inodes, NamesInDirectories};
 use super::node::{InodeNode, ProviderView};
 use super::plugin_cache;
-use crate::artifact::{Release, annotated_h1};
+use crate::artifact::{Release, Target, annotated_h1};
 use crate::bounded::Bounded;
-use crate::facts::{Awaited, Facts, FactsView, Left};
+use crate::digest::Digest;
+use crate::facts::{Awaited, Facts, FactsView, Left, TargetPackage};
 use crate::failure::{Failure, Refusal};
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry, ProviderListing};
@@ -155,6 +156,8 @@ impl Views {
         since: Instant,
     ) -> Result<Arc<[u8]>, FsError> {
         let digest = self.facts.tags().bind(repo, tag, since).await?;
+        let reference = repo.at(Selector::Tag(tag.clone()));
+        self.facts.gate().admit(&reference, digest).await?;
         let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
         else {
             let subject = repo.at(Selector::Digest(digest));
@@ -169,12 +172,20 @@ impl Views {
         for target in
             targets.iter().filter(|target| self.facts.providers().assumes(&target.platform))
         {
-            let (manifest, archive) = self.facts.manifests().target(repo, target).await?;
-            let h1 = annotated_h1(Some(&target.manifest), &manifest, &archive).map(str::to_owned);
-            let hashes = h1.into_iter().chain([format!("zh:{}", archive.digest.hex())]).collect();
-            packages.push((target.platform.clone(), hashes));
+            packages.push((target.platform.clone(), self.hashes(repo, target).await?));
         }
         Ok(mirror::archives(provider, version, &packages).into())
+    }
+
+    /// The hashes of a package, as far as documents tell them.
+    async fn hashes(&self, repo: &Repo, target: &Target) -> Result<Vec<String>, FsError> {
+        let zh = |digest: Digest| format!("zh:{}", digest.hex());
+        let Some(entry) = target.manifest() else { return Ok(vec![zh(target.digest())]) };
+        let TargetPackage { manifest, archive } =
+            self.facts.manifests().target(repo, target).await?;
+        let h1 = manifest
+            .and_then(|manifest| annotated_h1(Some(entry), &manifest, &archive).map(str::to_owned));
+        Ok(h1.into_iter().chain([zh(archive.digest)]).collect())
     }
 
     /// How long what is found in `dir` holds: as long as the lists of tags that it is made of.
@@ -304,23 +315,46 @@ impl Views {
         }
     }
 
+    /// Lets the versions of the providers at and below `path` (in a view) stand for the documents
+    /// for which they stand now.
+    pub(super) fn accept(&self, path: &[&str]) {
+        if let Some(dir) = at(path) {
+            let repos = self.repos_below(&dir);
+            self.facts.accept(|need| self.concerns(&dir, &repos, need), None);
+        }
+    }
+
+    /// The repositories of the providers that are known below `dir`.
+    fn repos_below(&self, dir: &ProviderDirectory) -> BTreeSet<Repo> {
+        let known = self.facts.view(Instant::now());
+        let looked_up = known.looked_up();
+        let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
+        providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect()
+    }
+
+    /// Whether `repo` is one of a provider below `dir`, given those that are known.
+    fn holds(&self, dir: &ProviderDirectory, repos: &BTreeSet<Repo>, repo: &Repo) -> bool {
+        repos.contains(repo)
+            || self.facts.providers().mapping().providers_of(repo).iter().any(|p| dir.holds(p))
+    }
+
+    /// Whether the fact is about a provider below `dir`.
+    fn concerns(&self, dir: &ProviderDirectory, repos: &BTreeSet<Repo>, need: &Need) -> bool {
+        match need {
+            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => {
+                self.holds(dir, repos, repo)
+            }
+            Need::Catalog(_) | Need::Held(_) => !matches!(dir, ProviderDirectory::Provider(_)),
+        }
+    }
+
     /// Forgets what is known of the providers at and below `path` (in a view). Yields what the
     /// kernel has to drop.
     pub(super) fn refresh(&self, path: &[&str]) -> NamesInDirectories {
         let Some(dir) = at(path) else { return Vec::new() };
-        let known = self.facts.view(Instant::now());
-        let looked_up = known.looked_up();
-        let providers = known.declared().iter().chain(looked_up.iter()).filter(|p| dir.holds(p));
-        let repos: BTreeSet<Repo> =
-            providers.flat_map(|p| known.repos(p).unwrap_or_default()).collect();
-        let holds = |repo: &Repo| {
-            repos.contains(repo)
-                || self.facts.providers().mapping().providers_of(repo).iter().any(|p| dir.holds(p))
-        };
-        self.facts.forget(|need| match need {
-            Need::Tags(repo) | Need::Binding(repo, _) | Need::Platforms(repo, _) => holds(repo),
-            Need::Catalog(_) | Need::Held(_) => !matches!(dir, ProviderDirectory::Provider(_)),
-        });
+        let repos = self.repos_below(&dir);
+        let holds = |repo: &Repo| self.holds(&dir, &repos, repo);
+        self.facts.forget(|need| self.concerns(&dir, &repos, need));
         self.inodes.places(|node| match node {
             InodeNode::Providers { dir: shown, .. } => match &**shown {
                 ProviderDirectory::Provider(p) | ProviderDirectory::Version(p, _) => dir.holds(p),

@@ -10,12 +10,14 @@ use super::area::is_shown;
 use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{InodeNode, ReleaseNode, TargetNode};
-use crate::artifact::{Release, annotated_h1};
+use super::speaking::ReferrerPlace;
+use crate::artifact::{Release, ReleaseDocument, annotated_h1};
 use crate::digest::Digest;
-use crate::facts::Facts;
-use crate::name::Selector;
+use crate::facts::{Facts, TargetPackage};
+use crate::name::{Reference, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::Need;
+use crate::trust::Admission;
 
 type Attributes = Vec<(String, Vec<u8>)>;
 
@@ -82,6 +84,7 @@ impl ExtendedAttributes {
             InodeNode::Platform(target, _) | InodeNode::Zip(target) => {
                 self.of_target(target, &mut out)
             }
+            InodeNode::Referrers { place, .. } => of_referrer(place, &mut out),
             InodeNode::Space { .. }
             | InodeNode::Providers { .. }
             | InodeNode::Link(_)
@@ -103,12 +106,21 @@ impl ExtendedAttributes {
             add(out, "user.oci.digest", digest.to_string());
         }
         // Of what is refused, too; and the kernel may have forgotten the inode that was entered.
-        let entered = node.bound().map(|bound| bound.manifest.clone());
-        if let Some(manifest) = entered.or_else(|| self.facts.manifests().known(node.digest()?)) {
-            of_manifest(&manifest, out);
-            if let Ok(Release::Module(archive)) = Release::read(&manifest) {
-                of_package(&manifest, None, &archive, out);
+        let entered = node.bound().map(|bound| bound.document.clone());
+        match entered.or_else(|| self.facts.manifests().known(node.digest()?)) {
+            Some(ReleaseDocument::Manifest(manifest)) => {
+                of_manifest(&manifest, out);
+                if let Ok(Release::Module(archive)) = Release::read(&manifest) {
+                    of_package(Some(&manifest), None, &archive, out);
+                }
             }
+            Some(ReleaseDocument::Sums { signature, .. }) => {
+                add(out, "user.tofu.signature", signature.to_string());
+            }
+            None => {}
+        }
+        if let Some(digest) = node.digest() {
+            self.of_gate(&node.reference, digest, out);
         }
         if let Selector::Tag(tag) = &node.reference.selector {
             let need = Need::Binding(node.reference.repo.clone(), tag.clone());
@@ -120,15 +132,46 @@ impl ExtendedAttributes {
         }
     }
 
+    /// What the policies said of a release when it was opened.
+    fn of_gate(&self, reference: &Reference, digest: Digest, out: &mut Attributes) {
+        let Some(given) = self.facts.gate().known(reference, digest) else { return };
+        match given.verdict {
+            Ok(admission) => {
+                add(out, "user.tofufs.policy", admission.word());
+                if let Admission::Signed(by) = admission {
+                    let by: Vec<String> = by.into_iter().collect();
+                    add(out, "user.tofufs.signed_by", by.join(" "));
+                }
+            }
+            Err(_) => add(out, "user.tofufs.policy", "refused"),
+        }
+    }
+
     fn of_target(&self, node: &TargetNode, out: &mut Attributes) {
         let Some(target) = node.target() else { return };
-        let digest = target.manifest.digest;
+        let digest = target.digest();
+        let Some(entry) = target.manifest() else {
+            add(out, "user.oci.digest", digest.to_string());
+            add(out, "user.tofu.zh", format!("zh:{}", digest.hex()));
+            return;
+        };
         add(out, "user.oci.reference", node.repo().at(Selector::Digest(digest)).to_string());
         add(out, "user.oci.digest", digest.to_string());
-        if let Some((manifest, layer)) = node.known(&self.facts) {
-            of_manifest(manifest, out);
-            of_package(manifest, Some(&target.manifest), layer, out);
+        if let Some(release) = node.release() {
+            self.of_gate(&release.reference, release.document.digest(), out);
         }
+        if let Some(TargetPackage { manifest, archive }) = node.known(&self.facts) {
+            manifest.iter().for_each(|manifest| of_manifest(manifest, out));
+            of_package(manifest.as_deref(), Some(entry), archive, out);
+        }
+    }
+}
+
+/// Of a referrer and its files, whether it counts for the policy.
+fn of_referrer(place: &ReferrerPlace, out: &mut Attributes) {
+    let (ReferrerPlace::Referrer(one) | ReferrerPlace::Layer(one, _)) = place else { return };
+    if let Some(counts) = &one.counts {
+        add(out, "user.tofufs.counts", counts);
     }
 }
 
@@ -164,7 +207,7 @@ fn of_manifest(manifest: &Manifest, out: &mut Attributes) {
 /// What OpenTofu's lock files would record: `zh:` is the zip's digest, `h1:` stands where the
 /// publisher annotated it.
 fn of_package(
-    manifest: &Manifest,
+    manifest: Option<&Manifest>,
     entry: Option<&Descriptor>,
     archive: &Descriptor,
     out: &mut Attributes,
@@ -172,7 +215,7 @@ fn of_package(
     if let Digest::Sha256(_) = archive.digest {
         add(out, "user.tofu.zh", format!("zh:{}", archive.digest.hex()));
     }
-    if let Some(h1) = annotated_h1(entry, manifest, archive) {
+    if let Some(h1) = manifest.and_then(|manifest| annotated_h1(entry, manifest, archive)) {
         add(out, "user.tofu.h1", h1);
     }
 }

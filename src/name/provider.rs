@@ -107,7 +107,7 @@ fn release_file(kind: &str, version: &Version, what: &str) -> String {
 }
 
 /// What the name of a provider's zip says: `terraform-provider-TYPE_VERSION_OS_ARCH.zip`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ZipName {
     /// `TYPE`
     pub kind: String,
@@ -121,6 +121,12 @@ impl ZipName {
     /// `terraform-provider-TYPE_VERSION_manifest.json`.
     pub fn manifest_name(&self) -> String {
         release_file(&self.kind, &self.version, "manifest.json")
+    }
+}
+
+impl fmt::Display for ZipName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&release_file(&self.kind, &self.version, &format!("{}.zip", self.platform)))
     }
 }
 

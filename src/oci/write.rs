@@ -111,7 +111,7 @@ fn platform_key(entry: &Value) -> (bool, [String; 4]) {
     (platform.is_none(), ["os", "architecture", "os.version", "variant"].map(text))
 }
 
-fn descriptor(descriptor: &Descriptor) -> Value {
+pub(super) fn descriptor(descriptor: &Descriptor) -> Value {
     let Descriptor { media_type, digest, size, artifact_type, platform, annotations } = descriptor;
     json!({
         "mediaType": media_type,
@@ -130,7 +130,7 @@ fn platform_object(platform: &PlatformObject) -> Value {
 }
 
 /// The manifest of which `value` is the content.
-fn document(value: Value) -> Result<Manifest, DocumentError> {
+pub(super) fn document(value: Value) -> Result<Manifest, DocumentError> {
     let raw = canonical(value).to_string().into_bytes();
     let digest = Digest::of(&raw);
     Manifest::parse(raw.into(), digest, None)

@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use url::Url;
 
 use super::download::DownloadDocument;
-use super::signature::{self, SignatureOutcome, SignaturePolicy};
-use super::{ProviderRegistry, ReleaseSums, part, subject};
+use super::signature;
+use super::{ProviderRegistry, part, subject};
+use crate::artifact::{ReleaseSums, SignatureOutcome, SignaturePolicy};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::moment::Moment;
@@ -72,6 +73,18 @@ impl ProviderRegistry {
         policy: SignaturePolicy,
     ) -> Result<VerifiedRelease, Refusal> {
         let document = self.download_document(provider, version, platform).await?;
+        self.release_by(provider, version, platform, document, policy).await
+    }
+
+    /// A release, by a document of the platform that was read just now.
+    pub(super) async fn release_by(
+        &self,
+        provider: &ProviderAddr,
+        version: &Version,
+        platform: &Platform,
+        document: DownloadDocument,
+        policy: SignaturePolicy,
+    ) -> Result<VerifiedRelease, Refusal> {
         let subject = subject(provider, version);
         let lacking = |failure, what: &str| {
             let rule = format!("{what} is not where {} says", self.host);

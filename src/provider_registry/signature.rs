@@ -1,44 +1,10 @@
 //! Which signatures of `SHA256SUMS` count.
 
-use std::fmt;
-
+use crate::artifact::{SignatureOutcome, SignaturePolicy};
 use crate::failure::{Failure, Refusal};
 use crate::mapping::DEFAULT_REGISTRY;
 use crate::name::Host;
-use crate::openpgp::{self, Certificate, KeyId};
-
-/// What is asked of signatures.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct SignaturePolicy {
-    /// A release without a key is refused wherever it comes from. Otherwise OpenTofu's own
-    /// registry may have such, as with OpenTofu.
-    pub require: bool,
-    /// An expired key does not count. Otherwise it does, with a warning, as with OpenTofu.
-    pub enforce_expiration: bool,
-}
-
-/// What was found of a release's signature. Prints in OpenTofu's words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SignatureOutcome {
-    /// It is signed by a key that the registry names.
-    Signed(KeyId),
-    /// By such a key that has expired by now.
-    SignedByExpiredKey(KeyId),
-    /// The registry names no key.
-    Unsigned,
-}
-
-impl fmt::Display for SignatureOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SignatureOutcome::Signed(id) => write!(f, "signed, key ID {id}"),
-            SignatureOutcome::SignedByExpiredKey(id) => {
-                write!(f, "signed, key ID {id} (key expired)")
-            }
-            SignatureOutcome::Unsigned => f.write_str("unsigned"),
-        }
-    }
-}
+use crate::openpgp::{self, Certificate};
 
 /// Judges a signature of `document`; gives the armored key that made it, too. `now` is in seconds
 /// since 1970.

@@ -122,6 +122,7 @@ impl Connections {
     /// alone.
     pub fn renew(&self) {
         self.transport.trust_again();
+        self.transport.ask_for_lists_again();
         self.options.credentials.forget();
         self.open.lock().values().for_each(|connection| connection.auth.forget());
     }

@@ -12,12 +12,12 @@ use futures_util::future::join_all;
 pub use mirrored::Mirrored;
 
 use super::{
-    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Registry, Removed, Upload,
-    Uploaded,
+    BlobError, BlobSink, BlobSource, Greeting, Hold, RawManifest, Referrers, Registry, Removed,
+    Upload, Uploaded,
 };
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
-use crate::name::{Host, Repo, RepoName, Selector, Tag};
+use crate::name::{Host, Repo, RepoName, Selector, Tag, ZipName};
 use crate::oci::{Descriptor, Manifest};
 
 /// The part of a registry that a source `HOST/PREFIX` declares.
@@ -119,6 +119,13 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
         self.inner.manifest(repo, selector).await
     }
 
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        match self.within(repo) {
+            Ok(()) => self.inner.referrers(repo, subject).await,
+            Err(e) => Referrers::unheard(e),
+        }
+    }
+
     async fn blob(
         &self,
         repo: &RepoName,
@@ -134,6 +141,11 @@ impl<R: Registry + ?Sized> Registry for Scoped<R> {
             Ok(()) => self.inner.lacking(repo, manifests).await,
             Err(_) => manifests.to_vec(),
         }
+    }
+
+    async fn offered(&self, repo: &RepoName, zip: &ZipName) -> Result<Descriptor, Refusal> {
+        self.within(repo)?;
+        self.inner.offered(repo, zip).await
     }
 
     async fn greet(&self, greeting: Greeting) -> Result<(), Refusal> {
@@ -195,6 +207,11 @@ impl<R: Upload + ?Sized> Upload for Scoped<R> {
     async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal> {
         self.within(repo)?;
         self.inner.tags_now(repo, after).await
+    }
+
+    async fn lists_referrers(&self, repo: &RepoName, subject: &Digest) -> Result<bool, Refusal> {
+        self.within(repo)?;
+        self.inner.lists_referrers(repo, subject).await
     }
 
     async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
@@ -354,6 +371,35 @@ impl Registry for Union {
         Err(passed.or(self.absent(self.repo(repo).at(selector.clone()))))
     }
 
+    /// What any of them knows. One that was taken away by the user's own wish leaves the others
+    /// whole.
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        let (mut all, mut passed, mut offline) = (Referrers::default(), Passed::default(), None);
+        let mut is_heard = false;
+        for said in join_all(self.sources.iter().map(|s| s.referrers(repo, subject))).await {
+            match said.unheard {
+                None => is_heard = true,
+                Some(e) if e.failure == Failure::Offline => offline = Some(e),
+                Some(e) => passed.add(e),
+            }
+            all.add(said.entries);
+        }
+        all.unheard = passed.0.or(offline.filter(|_| !is_heard));
+        all
+    }
+
+    async fn offered(&self, repo: &RepoName, zip: &ZipName) -> Result<Descriptor, Refusal> {
+        let mut passed = Passed::default();
+        for source in &self.sources {
+            match source.offered(repo, zip).await {
+                Ok(offered) => return Ok(offered),
+                Err(e) if e.failure == Failure::Unsupported => {}
+                Err(e) => passed.add(e),
+            }
+        }
+        Err(passed.or(self.absent(self.repo(repo))))
+    }
+
     /// What is lacking in all of them.
     async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {
         let mut lacking = manifests.to_vec();
@@ -434,6 +480,10 @@ impl Registry for Offline {
         Err(self.refuse(self.repo(repo).at(selector.clone())))
     }
 
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        Referrers::unheard(self.refuse(self.repo(repo).at(Selector::Digest(*subject))))
+    }
+
     async fn blob(
         &self,
         repo: &RepoName,
@@ -441,6 +491,10 @@ impl Registry for Offline {
         _: &mut dyn BlobSink,
     ) -> Result<(), BlobError> {
         Err(self.refuse(self.repo(repo).at(Selector::Digest(blob.digest))).into())
+    }
+
+    async fn offered(&self, repo: &RepoName, _: &ZipName) -> Result<Descriptor, Refusal> {
+        Err(self.refuse(self.repo(repo)))
     }
 
     async fn greet(&self, _: Greeting) -> Result<(), Refusal> {

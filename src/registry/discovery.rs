@@ -1,6 +1,6 @@
 //! Service discovery: where a host has its services, such as its provider registry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use url::Url;
@@ -31,6 +31,38 @@ pub struct DiscoveredService {
     pub base: Url,
     /// What is shown there.
     pub token: Option<HostToken>,
+}
+
+/// A services address, which may be relative to that of the document that names it.
+fn base(document: &Url, address: &str) -> Option<Url> {
+    document.join(address).ok().filter(|url| {
+        url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
+    })
+}
+
+/// The address of a service, where a `host` block of a CLI configuration says which ones a host
+/// has.
+///
+/// # Errors
+/// `Protocol` where it names none, or one that is not reached by https.
+pub fn stated(
+    services: &ServiceHost,
+    host: &Host,
+    said: &BTreeMap<String, String>,
+    wanted: WantedService,
+) -> Result<Url, Refusal> {
+    let key = wanted.key;
+    let refuse = |rule: String| {
+        let rule = format!("a host block of the CLI configuration {rule}");
+        Refusal::new(Failure::Protocol, host, rule)
+    };
+    let address = said
+        .get(key)
+        .ok_or_else(|| refuse(format!("says which services it has, and {key} is not one")))?;
+    let url = services.url("/").and_then(|home| base(&home, address));
+    url.ok_or_else(|| {
+        refuse(format!("names an address for {key} that is no https address without a user name"))
+    })
 }
 
 /// Asks `host` where it has a service.
@@ -75,10 +107,7 @@ pub async fn discover(
         }
         None => return Err(none()),
     };
-    let base = document.url.join(address).ok().filter(|url| {
-        url.scheme() == "https" && url.username().is_empty() && url.password().is_none()
-    });
-    match base {
+    match base(&document.url, address) {
         Some(base) => Ok(DiscoveredService { base, token }),
         None => Err(refuse(format!(
             "{PATH} names an address for {key} that is no https address without a user name"

@@ -28,7 +28,7 @@ pub use archive::{LayoutArchive, MEMBERS_MAX};
 pub use directory::LayoutDirectory;
 pub use pack::Packer;
 
-use super::{BlobError, BlobSink, BlobSource, HostStore, RawManifest, Registry};
+use super::{BlobError, BlobSink, BlobSource, HostStore, RawManifest, Referrers, Registry};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::mapping::Carried;
@@ -177,7 +177,7 @@ impl<M: Medium> Registry for Stored<M> {
         self.on_disk(move |medium| {
             let mut tags: Vec<Tag> =
                 Repository::open(medium, &repo)?.entries()?.iter().filter_map(tag_of).collect();
-            tags.retain(|tag| !tag.is_claim());
+            tags.retain(|tag| !tag.is_hidden());
             tags.sort();
             tags.dedup();
             Ok(tags)
@@ -205,6 +205,13 @@ impl<M: Medium> Registry for Stored<M> {
     async fn manifest(&self, repo: &RepoName, selector: &Selector) -> Result<RawManifest, Refusal> {
         let (repo, selector) = (self.repo(repo), selector.clone());
         self.on_disk(move |medium| Repository::open(medium, &repo)?.manifest(&selector)).await
+    }
+
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        let (repo, subject) = (self.repo(repo), *subject);
+        let found =
+            self.on_disk(move |medium| Repository::open(medium, &repo)?.referrers(&subject));
+        Referrers::of(found.await)
     }
 
     async fn lacking(&self, repo: &RepoName, manifests: &[Digest]) -> Vec<Digest> {

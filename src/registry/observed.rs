@@ -35,6 +35,8 @@ pub struct Observed {
     pub blobs_from: Option<Origin>,
     /// Whether it has refused to remove a manifest.
     pub keeps_manifests: bool,
+    /// Whether it has said that it makes no lists of referrers itself.
+    pub lists_no_referrers: bool,
     /// By how many seconds this machine's clock is ahead of its `Date`.
     pub clock_ahead: Option<i64>,
 }
@@ -52,6 +54,10 @@ impl Default for Observations {
 impl Observations {
     pub fn of(&self, origin: &Origin) -> Observed {
         self.0.lock().get(origin).cloned().unwrap_or_default()
+    }
+
+    pub fn note_all(&self, note: impl Fn(&mut Observed)) {
+        self.0.lock().change_all(|_, seen| note(seen));
     }
 
     pub fn note(&self, origin: &Origin, note: impl FnOnce(&mut Observed)) {

@@ -40,22 +40,43 @@ fn present<'de, D: serde::Deserializer<'de>>(
     Ok(Some(entries.unwrap_or_default()))
 }
 
-/// A list as far as it was read.
-pub(super) struct PagedList<T> {
+/// The pages of a list as far as they were read.
+pub(super) struct Pages {
     registry: Origin,
     seen: HashSet<String>,
+}
+
+impl Pages {
+    pub fn new(registry: Origin, first: &Url) -> Pages {
+        Pages { registry, seen: HashSet::from([first.to_string()]) }
+    }
+
+    /// The next page's address, if the answer `headers` at `at` names one.
+    pub fn next(&mut self, at: &Url, headers: &HeaderMap) -> Result<Option<Url>, Fault> {
+        let Some(next) = next(headers, at, &self.registry)? else { return Ok(None) };
+        if !self.seen.insert(next.to_string()) {
+            return Err(Fault::new(Failure::Protocol, "the pages of the list form a loop"));
+        }
+        if self.seen.len() > PAGES_MAX {
+            return Err(Fault::new(
+                Failure::TooLarge,
+                format!("the list has more than {PAGES_MAX} pages"),
+            ));
+        }
+        Ok(Some(next))
+    }
+}
+
+/// A list as far as it was read.
+pub(super) struct PagedList<T> {
+    pages: Pages,
     entries: Vec<T>,
     refused: usize,
 }
 
 impl<T: Ord + std::str::FromStr> PagedList<T> {
     pub fn new(registry: Origin, first: &Url) -> PagedList<T> {
-        PagedList {
-            registry,
-            seen: HashSet::from([first.to_string()]),
-            entries: Vec::new(),
-            refused: 0,
-        }
+        PagedList { pages: Pages::new(registry, first), entries: Vec::new(), refused: 0 }
     }
 
     /// Takes a page in; the next page's address, if there is one. `at` is this page's own.
@@ -81,22 +102,12 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
             )
             .remedy("a single tag can still be opened by its name"));
         }
-        let Some(next) = next(&page.headers, at, &self.registry)? else { return Ok(None) };
-        if !self.seen.insert(next.to_string()) {
-            return Err(Fault::new(Failure::Protocol, "the pages of the list form a loop"));
-        }
-        if self.seen.len() > PAGES_MAX {
-            return Err(Fault::new(
-                Failure::TooLarge,
-                format!("the list has more than {PAGES_MAX} pages"),
-            ));
-        }
-        Ok(Some(next))
+        self.pages.next(at, &page.headers)
     }
 
     /// In how many pages the list came, as far as it was read.
     pub fn pages(&self) -> usize {
-        self.seen.len()
+        self.pages.seen.len()
     }
 
     /// The entries, sorted, without duplicates; and how many were no valid names.

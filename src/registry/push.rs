@@ -94,6 +94,11 @@ impl Upload for Remote {
         }
     }
 
+    async fn lists_referrers(&self, repo: &RepoName, subject: &Digest) -> Result<bool, Refusal> {
+        let makes = self.makes_lists(repo, subject).await;
+        makes.map_err(|fault| fault.about(self.repo(repo).at(Selector::Digest(*subject))))
+    }
+
     async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {
         if self.observed().keeps_manifests {
             return Ok(Removed::Refused);

@@ -24,7 +24,7 @@ use super::request::{Question, RegistryRequester};
 use super::retry::{Fault, Patience, RETRIES};
 use super::scope::TokenScope;
 use super::transport::Transport;
-use super::{BlobError, BlobSink, Greeting, RawManifest, Registry};
+use super::{BlobError, BlobSink, DocumentKind, Greeting, RawManifest, Referrers, Registry};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Host, Repo, RepoName, Selector, Tag};
@@ -289,6 +289,7 @@ impl Remote {
             content_type: content_type(&answer.headers),
             bytes: answer.bytes.into(),
             claimed,
+            kind: DocumentKind::Manifest,
         })
     }
 }
@@ -299,7 +300,7 @@ impl Registry for Remote {
         let path = format!("{repo}/tags/list?n=1000");
         let tags = self.list(&path, TokenScope::Pull(repo.clone()), judge_tags).await;
         let mut tags: Vec<Tag> = tags.map_err(|fault| fault.about(self.repo(repo)))?;
-        tags.retain(|tag| !tag.is_claim());
+        tags.retain(|tag| !tag.is_hidden());
         Ok(tags)
     }
 
@@ -330,6 +331,13 @@ impl Registry for Remote {
             Err(fault) => Err(fault),
         };
         raw.map_err(|fault| fault.about(self.repo(repo).at(selector.clone())))
+    }
+
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        let said = self.referrers_of(repo, subject).await;
+        Referrers::of(
+            said.map_err(|fault| fault.about(self.repo(repo).at(Selector::Digest(*subject)))),
+        )
     }
 
     async fn blob(

@@ -40,6 +40,8 @@ pub(super) struct Question {
     pub body: Bytes,
     pub scope: TokenScope,
     pub count: Count,
+    /// Whether a redirect to another origin is an answer, and not followed.
+    pub stays: bool,
 }
 
 impl Question {
@@ -55,6 +57,7 @@ impl Question {
             body: Bytes::new(),
             scope,
             count: Count::Request,
+            stays: false,
         }
     }
 
@@ -221,7 +224,9 @@ impl RegistryRequester {
             if origin == self.registry {
                 lies = response.remote_addr().map(|address| Reach::of(address.ip()));
             }
-            if !is_redirect(response.status()) {
+            if !is_redirect(response.status())
+                || question.stays && leads_away(&url, response.headers())
+            {
                 if question.count == Count::Blob
                     && question.method == Method::GET
                     && response.status().is_success()
@@ -336,6 +341,11 @@ fn may_pass(status: StatusCode, only_reads: bool) -> bool {
 /// Whether the answer leads elsewhere.
 pub(super) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Whether a redirect leads to another origin, or nowhere.
+fn leads_away(from: &Url, headers: &HeaderMap) -> bool {
+    !target(from, headers).is_ok_and(|to| Origin::of(&to) == Origin::of(from))
 }
 
 /// The fault of a chain of redirects without end.

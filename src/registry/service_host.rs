@@ -40,6 +40,8 @@ const REFUSAL_MAX: u64 = 16 << 10;
 pub struct ServiceHost {
     transport: Arc<Transport>,
     home: Origin,
+    /// Where somebody says that its services are, so that nobody has to ask at home.
+    stated: Option<Origin>,
     /// Where the host lies, once it has answered: it may lead to the public network, and within its
     /// own part.
     lies: Mutex<Option<Reach>>,
@@ -88,7 +90,12 @@ impl ServiceHost {
     /// The host by its name. Connects to nothing. `None` where the name cannot stand in an address.
     pub fn new(transport: &Arc<Transport>, host: &Host, asker: Asker) -> Option<ServiceHost> {
         let (transport, home) = (Arc::clone(transport), Origin::registry(host, false)?);
-        Some(ServiceHost { transport, home, lies: Mutex::default(), asker })
+        Some(ServiceHost { transport, home, stated: None, lies: Mutex::default(), asker })
+    }
+
+    /// The same, whose services somebody says to be at `url`.
+    pub fn stated_at(self, url: &Url) -> ServiceHost {
+        ServiceHost { stated: Origin::of(url), ..self }
     }
 
     /// The address of a path at the host itself.
@@ -241,6 +248,54 @@ impl ServiceHost {
         }
     }
 
+    /// How many bytes a file has, by the smallest question that its server answers.
+    ///
+    /// # Errors
+    /// As of [`ServiceHost::download`]; `Protocol` where the server does not tell.
+    pub async fn length(&self, question: ServiceQuestion<'_>) -> Result<u64, Refusal> {
+        let mut patience = self.patience();
+        loop {
+            match self.length_once(question, &mut patience).await {
+                Ok(length) => return Ok(length),
+                Err(fault) => {
+                    patience.again(fault).await.map_err(|fault| about(question, fault))?
+                }
+            }
+        }
+    }
+
+    /// Addresses that count for a moment are often signed for GET alone, so what HEAD is refused is
+    /// asked by GET, whose body nobody reads.
+    async fn length_once(
+        &self,
+        question: ServiceQuestion<'_>,
+        patience: &mut Patience,
+    ) -> Result<u64, Fault> {
+        let told = |head: &ResponseHead| {
+            let headers = head.response.headers();
+            let is_file = head.response.status() == StatusCode::OK && !is_html(headers);
+            content_length(headers).filter(|_| is_file)
+        };
+        let route = route_of(&self.home, question);
+        let head = self.hops(question, Method::HEAD, None, &route, patience).await;
+        if let Some(length) = head.ok().and_then(|(head, _)| told(&head)) {
+            return Ok(length);
+        }
+        let (head, _) = self.answered(question, None, patience).await?;
+        if let Some(length) = told(&head) {
+            return Ok(length);
+        }
+        let headers = head.response.headers();
+        match head.response.status() {
+            StatusCode::OK if is_html(headers) => Err(not_a_registry(&head.origin)),
+            StatusCode::OK => {
+                let rule = format!("the server of {} does not tell its length", question.what);
+                Err(Fault::new(Failure::Protocol, rule))
+            }
+            _ => Err(lacking(head, question, patience).await),
+        }
+    }
+
     fn patience(&self) -> Patience {
         Patience::new(self.transport.deadline(), RETRIES)
     }
@@ -252,11 +307,9 @@ impl ServiceHost {
         range: Option<(u64, HeaderValue)>,
         patience: &mut Patience,
     ) -> Result<Arrived, Fault> {
-        let scope =
-            question.part.map_or(TokenScope::Registry, |part| TokenScope::Pull(part.clone()));
-        let route = Route { registry: self.home.clone(), scope };
+        let route = route_of(&self.home, question);
         let tries = or_once(self.transport.outages().admit_route(&route), self.asker)?;
-        let answer = match self.hops(question, range, &route, patience).await {
+        let answer = match self.hops(question, Method::GET, range, &route, patience).await {
             Ok((head, url)) => judged(head, question, patience).await.map(|head| (head, url)),
             Err(fault) => Err(fault),
         };
@@ -267,6 +320,7 @@ impl ServiceHost {
     async fn hops(
         &self,
         question: ServiceQuestion<'_>,
+        method: Method,
         range: Option<(u64, HeaderValue)>,
         route: &Route,
         patience: &Patience,
@@ -279,7 +333,7 @@ impl ServiceHost {
             else {
                 return Err(not_https(&url, question.what));
             };
-            let mut request = Request::new(Method::GET, url.clone());
+            let mut request = Request::new(method.clone(), url.clone());
             let headers = request.headers_mut();
             headers.insert(ACCEPT, HeaderValue::from_static("application/json, */*"));
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -294,7 +348,7 @@ impl ServiceHost {
                 headers.insert(RANGE, bytes);
                 headers.insert(IF_RANGE, etag.clone());
             }
-            let is_home = origin == self.home;
+            let is_home = origin == self.home || self.stated.as_ref() == Some(&origin);
             let lies = *self.lies.lock();
             let from = if is_home { None } else { lies };
             let errand = Errand { count, from, route, asker: self.asker };
@@ -329,6 +383,12 @@ impl From<super::SinkError> for BlobFault {
     fn from(error: super::SinkError) -> BlobFault {
         BlobFault::Sink(error)
     }
+}
+
+/// By which trouble with a question is remembered.
+fn route_of(home: &Origin, question: ServiceQuestion<'_>) -> Route {
+    let scope = question.part.map_or(TokenScope::Registry, |part| TokenScope::Pull(part.clone()));
+    Route { registry: home.clone(), scope }
 }
 
 fn about(question: ServiceQuestion<'_>, fault: Fault) -> Refusal {

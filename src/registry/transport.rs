@@ -159,6 +159,11 @@ impl Transport {
         self.observations.note(origin, note);
     }
 
+    /// Registries that have said that they make no lists of referrers are asked again.
+    pub(super) fn ask_for_lists_again(&self) {
+        self.observations.note_all(|seen| seen.lists_no_referrers = false);
+    }
+
     /// The time that a call may go on without progress.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline

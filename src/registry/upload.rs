@@ -96,6 +96,12 @@ pub trait Upload: Registry {
     /// repository.
     async fn tags_now(&self, repo: &RepoName, after: Option<&str>) -> Result<Vec<Tag>, Refusal>;
 
+    /// Whether a manifest that names a subject is in the list of its referrers by being there. Where
+    /// it is not, who puts it enters it (see [`super::referrers`]).
+    async fn lists_referrers(&self, _repo: &RepoName, _subject: &Digest) -> Result<bool, Refusal> {
+        Ok(true)
+    }
+
     /// Removes a manifest with every tag that stands for it. To be called for what its writer alone
     /// can have named.
     async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal>;

@@ -23,7 +23,7 @@ use crate::oci::write::{EMPTY_CONTENT, empty, image, index};
 use crate::oci::{Descriptor, Manifest};
 
 /// Annotation of a layer: the name that `oras pull` gives the file.
-pub const TITLE: &str = "org.opencontainers.image.title";
+pub const TITLE: &str = artifact::TITLE_ANNOTATION;
 /// The title of a module's package. The same for all, so that a module's digest depends on its
 /// content alone.
 const MODULE_TITLE: &str = "module.zip";

@@ -7,7 +7,7 @@
 //! except where that was asked for. (A program that takes no turns can come between that look and
 //! the put.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, PlannedPlatform, ReleasePlan};
-use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release};
+use super::sign::ReleaseSigner;
+use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release, Target};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Reference, Selector, Tag, text};
@@ -40,10 +41,12 @@ const LACKING_PAUSES: [Duration; 3] =
 const TRIES: u32 = 5;
 
 /// How a push is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PushOptions {
+#[derive(Clone, Copy, Default)]
+pub struct PushOptions<'a> {
     /// A tag, or a platform of a provider release, that holds another digest is overwritten.
     pub allow_overwrite: bool,
+    /// Who signs each release, before its tag makes it visible.
+    pub signer: Option<&'a dyn ReleaseSigner>,
 }
 
 /// A tag that stands for what was pushed.
@@ -105,16 +108,25 @@ pub trait Observer: Send + Sync {
 pub async fn push(
     plan: &ReleasePlan,
     upload: &dyn Upload,
-    options: PushOptions,
+    options: PushOptions<'_>,
     observer: &dyn Observer,
 ) -> Result<Vec<Pushed>, Refusal> {
-    if let Some(tag) = plan.tags.iter().find(|tag| tag.is_claim()) {
-        let rule =
-            format!("{tag} is a name by which tofufs keeps writers apart, and no list shows it");
+    if let Some(tag) = plan.tags.iter().find(|tag| tag.is_hidden()) {
+        let rule = format!(
+            "{tag} is a name that is there for machines (claims of writers, lists of referrers), and no list shows it"
+        );
         return Err(Refusal::new(Failure::Invalid, &plan.repo, rule).remedy("choose another tag"));
     }
     let told = |what: &str| observer.waits(what);
-    let mut push = ReleasePush { plan, upload, options, observer, told: &told, content: None };
+    let mut push = ReleasePush {
+        plan,
+        upload,
+        options,
+        observer,
+        told: &told,
+        content: None,
+        signed: Mutex::default(),
+    };
     push.check_free().await?;
     let mut pushed: Vec<Pushed> = Vec::new();
     for tag in &plan.tags {
@@ -149,11 +161,13 @@ struct Sent {
 struct ReleasePush<'a> {
     plan: &'a ReleasePlan,
     upload: &'a dyn Upload,
-    options: PushOptions,
+    options: PushOptions<'a>,
     observer: &'a dyn Observer,
     told: Told<'a>,
     /// Set when blobs and manifests are there.
     content: Option<Sent>,
+    /// What was signed by this push.
+    signed: Mutex<HashSet<(Tag, Digest)>>,
 }
 
 impl ReleasePush<'_> {
@@ -172,9 +186,11 @@ impl ReleasePush<'_> {
     async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, Refusal> {
         let ours = manifest.digest;
         if !self.is_free(tag, ours).await? {
+            self.sign(tag, manifest).await?;
             return Ok(ours);
         }
         self.content().await?;
+        self.sign(tag, manifest).await?;
         for _ in 0..TRIES {
             let mut turn = self.turn(tag).await?;
             let put = self.module_in_turn(&mut turn, tag, manifest).await;
@@ -223,6 +239,9 @@ impl ReleasePush<'_> {
     async fn provider(&mut self, tag: &Tag) -> Result<Digest, Refusal> {
         let there = self.present(tag).await?;
         if let Merged::Same(digest) = self.merged(tag, there).await? {
+            if self.options.signer.is_some() {
+                self.sign(tag, &self.manifest(digest).await?).await?;
+            }
             return Ok(digest);
         }
         self.content().await?;
@@ -252,6 +271,7 @@ impl ReleasePush<'_> {
             };
             ours = Some(merged.digest);
             self.put_by_digest(&merged).await?;
+            self.sign(tag, &merged).await?;
             let now = self.present(tag).await?;
             if now != before {
                 before = now;
@@ -270,6 +290,18 @@ impl ReleasePush<'_> {
         }
         let ours = ours.unwrap_or_else(|| Digest::of(b""));
         Err(self.lost(tag, ours, before))
+    }
+
+    /// Has the release signed, once for each of its tags.
+    async fn sign(&self, tag: &Tag, manifest: &Manifest) -> Result<(), Refusal> {
+        let (digest, Some(signer)) = (manifest.digest, self.options.signer) else { return Ok(()) };
+        if self.signed.lock().contains(&(tag.clone(), digest)) {
+            return Ok(());
+        }
+        let subject = manifest.descriptor();
+        signer.sign(self.upload, &self.plan.repo, &subject, Some(tag)).await?;
+        self.signed.lock().insert((tag.clone(), digest));
+        Ok(())
     }
 
     async fn merged(&self, tag: &Tag, there: Option<Digest>) -> Result<Merged, Refusal> {
@@ -299,11 +331,11 @@ impl ReleasePush<'_> {
             let known = release.iter().find(|known| known.platform == target.platform);
             let same = match known {
                 None => false,
-                Some(known) if known.manifest.digest == target.entry.digest => true,
-                Some(known) => self.holds_package(&known.manifest, target).await?,
+                Some(known) if known.digest() == target.entry.digest => true,
+                Some(known) => self.holds_package(known, target).await?,
             };
             if !same {
-                self.check_replaces(tag, there, known.map(|known| &known.manifest), target)?;
+                self.check_replaces(tag, there, known.map(Target::digest), target)?;
                 missing.push(target.entry.clone());
             }
         }
@@ -325,9 +357,10 @@ impl ReleasePush<'_> {
     /// made.
     async fn holds_package(
         &self,
-        known: &Descriptor,
+        known: &Target,
         target: &PlannedPlatform,
     ) -> Result<bool, Refusal> {
+        let Some(known) = known.manifest() else { return Ok(known.digest() == target.package) };
         if let Some(digest) = known.annotations.get(PACKAGE_DIGEST_ANNOTATION) {
             return Ok(*digest == target.package.to_string());
         }
@@ -341,7 +374,7 @@ impl ReleasePush<'_> {
         &self,
         tag: &Tag,
         there: &Manifest,
-        known: Option<&Descriptor>,
+        known: Option<Digest>,
         target: &PlannedPlatform,
     ) -> Result<(), Refusal> {
         if self.options.allow_overwrite {
@@ -351,8 +384,8 @@ impl ReleasePush<'_> {
         let rule = match known {
             Some(known) => {
                 format!(
-                    "{platform} is there with the digest {}, and was to get {}",
-                    known.digest, target.entry.digest
+                    "{platform} is there with the digest {known}, and was to get {}",
+                    target.entry.digest
                 )
             }
             None if target.packed_here => format!(

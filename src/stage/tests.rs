@@ -64,6 +64,7 @@ impl Bed {
             mapping,
             allow_overwrite: false,
             limits,
+            signer: None,
         })
         .unwrap_or_else(|e| panic!("{e}"))
     }

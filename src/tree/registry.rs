@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fact, KnownFacts, Need, Standing, Step};
 use crate::name::{
-    Component, Host, Reference, Repo, RepoName, Selector, Tag, VersionRange, is_passage,
+    Component, Host, Reference, Repo, RepoName, Selector, Tag, Version, VersionRange, is_passage,
 };
 
 /// A directory between a registry and its releases.
@@ -30,7 +30,10 @@ impl RegistrySpace {
     pub fn spelled(&self, name: &Component) -> Option<Reference> {
         match name {
             Component::Manifest(name, selector) => Some(self.below(name)?.at(selector.clone())),
-            Component::Plain(tag) => Some(self.repo()?.at(Selector::Tag(tag.parse().ok()?))),
+            Component::Plain(text) => {
+                let tag = text.parse().ok().or_else(|| text.parse::<Version>().ok()?.tag());
+                Some(self.repo()?.at(Selector::Tag(tag?)))
+            }
             Component::Range(..) | Component::Unsupported(_) | Component::Impossible => None,
         }
     }
@@ -100,7 +103,7 @@ fn held<K: KnownFacts>(
         Fact::Is(names) => names,
         Fact::Absent | Fact::Denied(_) | Fact::Failed(_) => return None,
     };
-    if let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>())
+    if let (Some(repo), Some(tag)) = (space.repo(), tag_named(&space.host, name, known))
         && names.binary_search(&repo.name).is_ok()
     {
         match known.binding(&repo, &tag) {
@@ -125,6 +128,18 @@ pub enum LookupFailure<E> {
     Name(crate::digest::DigestError),
 }
 
+/// The name of a release's directory: its tag, or, of a provider registry, its version.
+fn shown<K: KnownFacts>(host: &Host, tag: &Tag, known: &K) -> String {
+    let version = known.is_of_providers(host).then(|| Version::of_tag(tag)).flatten();
+    version.map_or_else(|| tag.to_string(), |version| version.to_string())
+}
+
+/// The tag for which `name` stands as the name of a release's directory.
+fn tag_named<K: KnownFacts>(host: &Host, name: &str, known: &K) -> Option<Tag> {
+    let of_version = || known.is_of_providers(host).then(|| name.parse::<Version>().ok()?.tag());
+    name.parse().ok().or_else(|| of_version().flatten())
+}
+
 /// The link to the newest tag of `repo` in `range`. `name` stands before it in the link's own name.
 fn newest<K: KnownFacts>(
     repo: &Repo,
@@ -143,7 +158,10 @@ fn newest<K: KnownFacts>(
     };
     match range.newest(&tags) {
         Some(tag) => Step::Edge(RegistryEntry::Link {
-            target: Component::of_tag(name, tag),
+            target: match name {
+                None => shown(&repo.host, tag, known),
+                name => Component::of_tag(name, tag),
+            },
             repo: repo.clone(),
         }),
         None => Step::Absent,
@@ -183,7 +201,10 @@ fn spelled<K: KnownFacts>(
 /// is asked for by itself.
 fn is_unlisted<K: KnownFacts>(repo: &Repo, tag: &Tag, known: &K) -> bool {
     let is_lacking = matches!(known.tags(repo), Fact::Is(tags) if tags.binary_search(tag).is_err());
-    is_lacking && known.is_confirmed(&Need::Tags(repo.clone())) && !known.was_bound(repo, tag)
+    !known.is_of_providers(&repo.host)
+        && is_lacking
+        && known.is_confirmed(&Need::Tags(repo.clone()))
+        && !known.was_bound(repo, tag)
 }
 
 /// Whether the registry's present lists answer for all that is below `repo`, a repository: its
@@ -253,7 +274,7 @@ fn tag_of_parent<K: KnownFacts>(
     name: &str,
     known: &K,
 ) -> OfParent<K::Error> {
-    let (Some(repo), Ok(tag)) = (space.repo(), name.parse::<Tag>()) else {
+    let (Some(repo), Some(tag)) = (space.repo(), tag_named(&space.host, name, known)) else {
         return OfParent::NoRepository;
     };
     if !inside(&repo, known) {
@@ -263,7 +284,13 @@ fn tag_of_parent<K: KnownFacts>(
     if matches!(&listed, Fact::Is(tags) if tags.binary_search(&tag).is_ok()) {
         return OfParent::Answer(Step::Edge(RegistryEntry::Release(repo.at(Selector::Tag(tag)))));
     }
-    let tags = if known.was_bound(&repo, &tag) { None } else { Some(listed) };
+    // A version that a provider registry lists no longer may have been entered by an earlier mount.
+    let was_listed = || {
+        matches!(listed, Fact::Is(_))
+            && known.is_of_providers(&repo.host)
+            && Version::of_tag(&tag).is_some()
+    };
+    let tags = if known.was_bound(&repo, &tag) || was_listed() { None } else { Some(listed) };
     // A tag that was entered is asked for by itself; so is one whose list is not to be had, since
     // an earlier mount may have entered it.
     if let None | Some(Fact::Failed(_)) = tags {
@@ -311,7 +338,9 @@ fn nested_space<K: KnownFacts>(
         return Step::Edge(RegistryEntry::Space(nested.into()));
     }
     let catalog = known.catalog(&nested.host);
-    let may_pass = is_passage(name) && above.is_none();
+    // The repositories of a provider registry have two parts.
+    let may_lead = !known.is_of_providers(&nested.host) || nested.name.components().count() < 2;
+    let may_pass = is_passage(name) && above.is_none() && may_lead;
     match &catalog {
         Fact::Unknown => return Step::Need(Need::Catalog(nested.host)),
         Fact::Is(names) if holds(names, &nested.name) => {
@@ -391,7 +420,8 @@ pub fn list<K: KnownFacts>(
                     given.iter().filter_map(|n| n.next_below(space.path.as_ref())).collect();
                 let tags = tags.iter().filter(|tag| !given.contains(tag.as_str()));
                 entries.extend(tags.map(|t| {
-                    (t.to_string(), RegistryEntry::Release(repo.at(Selector::Tag(t.clone()))))
+                    let name = shown(&space.host, t, known);
+                    (name, RegistryEntry::Release(repo.at(Selector::Tag(t.clone()))))
                 }));
             }
         }

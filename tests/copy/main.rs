@@ -355,3 +355,67 @@ fn what_makes_no_sense_is_wrong_usage() {
 fn an_ordinary_user_can_do_the_same() {
     support::world::again_as_ordinary(&["an_archive_between", "one_artifact_is_copied"]);
 }
+
+/// A signature's place is beside what it speaks about, wherever that goes.
+#[test]
+fn what_speaks_about_an_artifact_comes_along() {
+    let from = Hostile::start();
+    from.list_referrers();
+    let release = pack::module(&[("main.tf", b"# 1\n")]);
+    let digest = from.publish("acme/net", "1.0.0", &release);
+    let said = |kind: &str, content: &[u8]| {
+        let blob = from.put_blob(content);
+        let text = json!({"schemaVersion": 2, "mediaType": IMAGE, "artifactType": kind,
+            "config": {"mediaType": "application/vnd.oci.empty.v1+json",
+                "digest": from.put_blob(b"{}").to_string(), "size": 2},
+            "layers": [{"mediaType": kind, "digest": blob.to_string(), "size": content.len()}],
+            "subject": {"mediaType": IMAGE, "digest": digest.to_string(),
+                "size": release.root().bytes.len()}});
+        from.put_manifest("acme/net", None, IMAGE, text.to_string().as_bytes())
+    };
+    let note = said("application/vnd.acme.note", b"a note");
+    let bundle = said("application/vnd.dev.sigstore.bundle.v0.3+json", b"{}");
+    let Some(to) = DockerRegistry::start(Access::Anybody, false) else { return };
+    let bed = Bed::new(&[from.host(), to.host()]);
+    let source = format!("{}/acme/net:1.0.0", from.host());
+    let listed = |at: &str| -> Vec<String> {
+        let tags: Value = serde_json::from_slice(&to.push(at).get("tags/list")).unwrap();
+        let tag = format!("sha256-{}", digest.hex());
+        if !tags["tags"].as_array().unwrap().contains(&json!(tag)) {
+            return Vec::new();
+        }
+        let list = to.push(at).get(&format!("manifests/sha256-{}", digest.hex()));
+        let list: Value = serde_json::from_slice(&list).unwrap_or_default();
+        let entries = list["manifests"].as_array().cloned().unwrap_or_default();
+        let mut all: Vec<_> =
+            entries.iter().map(|e| e["digest"].as_str().unwrap().to_owned()).collect();
+        all.sort();
+        all
+    };
+    let both = || {
+        let mut both = [note.to_string(), bundle.to_string()].to_vec();
+        both.sort();
+        both
+    };
+    for (words, at, wanted) in [
+        (vec![], "all/net", both()),
+        (vec!["--referrers", "signatures"], "some/net", vec![bundle.to_string()]),
+        (vec!["--referrers", "none"], "none/net", vec![]),
+        // what is there already is completed
+        (vec![], "none/net", both()),
+        (vec![], "none/net", both()),
+    ] {
+        let target = format!("{}/{at}:1.0.0", to.host());
+        let words: Vec<&str> = words.into_iter().chain([&*source, &*target]).collect();
+        bed.copied(&words);
+        assert_eq!(listed(at), wanted, "{words:?}");
+    }
+    // through an archive, and from there into a registry again
+    bed.copied(&[&*format!("{}/acme", from.host()), "oci-archive:b.tar"]);
+    let before = std::fs::read(bed.path("b.tar")).unwrap();
+    bed.copied(&[&*format!("{}/acme", from.host()), "oci-archive:b.tar"]);
+    assert!(before == std::fs::read(bed.path("b.tar")).unwrap(), "the same again");
+    let lines = bed.copied(&["oci-archive:b.tar", &format!("{}/back", to.host())]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(listed("back/acme/net"), both());
+}

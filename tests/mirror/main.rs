@@ -6,7 +6,6 @@
 mod clients;
 mod killed;
 mod modules;
-mod origin;
 mod peers;
 mod refusals;
 mod selections;
@@ -22,9 +21,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use origin::Origin;
 use serde_json::Value;
 use support::hostile::Hostile;
+use support::origin::Origin;
 use tofufs::digest::Digest;
 
 /// A directory for a user's home and stores, and the registry of the vendors.

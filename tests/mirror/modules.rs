@@ -9,9 +9,9 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tofufs::digest::Digest;
 
-use crate::origin::json_reply;
 use crate::support::hostile::{Hostile, Reply};
 use crate::support::mount::{Mount, Options};
+use crate::support::origin::json_reply;
 use crate::support::{pack, program};
 use crate::{Bed, into};
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tofufs::digest::Digest;
 
 use crate::Bed;
-use crate::origin::Published;
 use crate::support::docker_registry::{Access, DockerRegistry};
+use crate::support::origin::Published;
 use crate::support::tls::Tls;
 use crate::support::{pack, program, wait_until};
 

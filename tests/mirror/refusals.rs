@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::origin::{Published, json_reply};
 use crate::support::hostile::{Behaviour, Hostile, Reply, path};
+use crate::support::origin::{Published, json_reply};
 use crate::support::tls::Tls;
 use crate::{Bed, into};
 

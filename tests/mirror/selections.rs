@@ -100,8 +100,9 @@ fn a_lock_file_says_what_is_mirrored_and_what_may_be() {
         )
     };
     let zh = |zip: &Vec<u8>| format!("zh:{}", Digest::of(zip).hex());
-    let all =
-        |release: &crate::origin::Published| release.zips.values().map(zh).collect::<Vec<_>>();
+    let all = |release: &crate::support::origin::Published| {
+        release.zips.values().map(zh).collect::<Vec<_>>()
+    };
     let lock = block("one", "1.0.0", &all(&one)) + &block("two", "3.0.0", &all(&two));
     fs::write(bed.path("lock.hcl"), lock).unwrap();
     let words = into(&registry, &["--lock-file", "lock.hcl"]);
@@ -254,7 +255,7 @@ fn a_list_of_a_thousand_providers_is_checked_with_three_requests_each() {
     let versions = serde_json::json!({ "versions": [
         { "version": "1.0.0", "platforms": [{ "os": "linux", "arch": "amd64" }] }
     ] });
-    let reply = crate::origin::json_reply(&versions);
+    let reply = crate::support::origin::json_reply(&versions);
     bed.origin.server.rule(|seen| seen.path.ends_with("/versions"), Behaviour::Answer(reply));
     let list: String =
         (0..1000).map(|n| format!("{} 1.0.0\n", bed.address(&format!("p{n}")))).collect();
@@ -279,7 +280,7 @@ fn ten_thousand_versions_are_a_list_like_any_other() {
             { "os": "linux", "arch": "amd64" }, { "os": "../..", "arch": "/" }
         ] })])
         .collect();
-    let list = crate::origin::json_reply(&serde_json::json!({ "versions": many }));
+    let list = crate::support::origin::json_reply(&serde_json::json!({ "versions": many }));
     bed.origin.answer("/v1/providers/acme/one/versions", list);
     let registry = Hostile::start();
     let lines = bed.lines(&into(&registry, &[&bed.address("one"), "--newest", "1"]));

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tofufs::name::Platform;
 
 use crate::Bed;
-use crate::origin::Published;
 use crate::support::mount::{Mount, Options, finish};
+use crate::support::origin::Published;
 use crate::support::{pack, program, tiny};
 
 /// A working directory that requires `acme/one ~> 1.0`.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::origin::{Origin, json_reply};
 use crate::support::hostile::{Behaviour, Hostile, Seen, path};
+use crate::support::origin::{Origin, json_reply};
 use crate::support::tls::Tls;
 use crate::{Bed, into};
 

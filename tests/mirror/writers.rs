@@ -3,8 +3,8 @@
 use std::process::{Child, Command};
 
 use crate::Bed;
-use crate::origin::PLATFORMS;
 use crate::support::docker_registry::{Access, DockerRegistry};
+use crate::support::origin::PLATFORMS;
 
 fn started(mut command: Command) -> Child {
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());

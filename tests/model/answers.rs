@@ -9,7 +9,8 @@ use tofufs::artifact::Release;
 use tofufs::facts::{Facts, Unpacking};
 use tofufs::failure::{Failure, Refusal};
 use tofufs::fs::{FOREVER, FoundEntry, Fs, Lookup, ROOT, Thread};
-use tofufs::name::{Reference, Repo};
+use tofufs::name::{Reference, Repo, Selector};
+use tofufs::oci::Descriptor;
 use tofufs::tree::{Fact, KnownFacts, Need};
 
 use crate::kernel::{mount, open_store};
@@ -37,6 +38,14 @@ fn reference(text: &str) -> Reference {
 
 fn repo(name: &str) -> Repo {
     Repo { host: HOST.parse().unwrap(), name: name.parse().unwrap() }
+}
+
+/// A package, where no policy asks for anything.
+async fn package(here: &Facts, archive: &Descriptor) -> Result<(), Refusal> {
+    let named = repo("a").at(Selector::Digest(archive.digest));
+    let admitted = here.gate().admit(&named, archive.digest).await?;
+    let content = here.content();
+    content.package(&admitted, &repo("a"), archive, Unpacking::WhenOpened).await.map(drop)
 }
 
 fn failure<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Failure {
@@ -134,24 +143,18 @@ async fn a_failure_counts_for_a_while_or_until_it_is_forgotten() {
         let (_, release) = here.manifests().release(&repo("a"), digest).await.unwrap();
         let Release::Module(archive) = release else { panic!("a module") };
         fake.state().failing = mode;
-        assert_eq!(
-            failure(here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await),
-            wanted
-        );
+        assert_eq!(failure(package(&here, &archive).await), wanted);
         fake.state().failing = None;
         let requests = fake.state().requests();
-        assert_eq!(
-            failure(here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await),
-            wanted
-        );
+        assert_eq!(failure(package(&here, &archive).await), wanted);
         assert_eq!(fake.state().requests(), requests);
         if is_forgotten {
             here.forget(|_| true);
-            here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await.unwrap();
+            package(&here, &archive).await.unwrap();
             continue;
         }
         let begun = Instant::now();
-        while here.content().package(&repo("a"), &archive, Unpacking::WhenOpened).await.is_err() {
+        while package(&here, &archive).await.is_err() {
             assert!(begun.elapsed() < Duration::from_secs(60), "it is never asked for again");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -94,7 +94,9 @@ pub fn mount(
     let registry: Arc<dyn Registry> =
         if offline { Arc::new(Offline::new(host.clone())) } else { fake.clone() };
     let facts = Facts::new(facts::FactsOptions {
+        policies: Default::default(),
         sources: vec![facts::MountSource::Registry {
+            kind: facts::RegistryKind::Oci,
             host,
             prefix: None,
             registry,
@@ -105,6 +107,7 @@ pub fn mount(
         tag_ttl,
         deadline: Duration::from_secs(20),
         limits: Limits::default(),
+        signatures: Default::default(),
         providers: facts::ProviderOptions::default(),
     });
     Fs::new(

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tofufs::archive::Limits;
-use tofufs::artifact::Release;
+use tofufs::artifact::{PackageEntry, Release};
 use tofufs::digest::Digest;
 use tofufs::facts::{self, Facts};
 use tofufs::failure::{Failure, Refusal};
 use tofufs::fs::{Lookup, ROOT, ReadTarget, Thread};
-use tofufs::name::Repo;
+use tofufs::name::{Repo, Selector};
 use tofufs::oci::{Descriptor, IMAGE};
-use tofufs::store::{Begin, Key};
+use tofufs::store::{Begin, Key, Object};
 
 use crate::kernel::{mount, open_store};
 use crate::memory::MemoryRegistry;
@@ -41,7 +41,9 @@ fn facts_within(
 ) -> Arc<Facts> {
     let host: tofufs::name::Host = HOST.parse().unwrap();
     Facts::new(facts::FactsOptions {
+        policies: Default::default(),
         sources: vec![facts::MountSource::Registry {
+            kind: facts::RegistryKind::Oci,
             host,
             prefix: None,
             registry: fake.clone(),
@@ -51,6 +53,7 @@ fn facts_within(
         tag_ttl: TTL,
         deadline,
         limits: Limits { archive, ..Limits::default() },
+        signatures: Default::default(),
         providers: facts::ProviderOptions::default(),
         stores_stand_in: false,
     })
@@ -58,6 +61,13 @@ fn facts_within(
 
 fn repo() -> Repo {
     Repo { host: HOST.parse().unwrap(), name: "a".parse().unwrap() }
+}
+
+/// A blob, where no policy asks for anything.
+async fn fetched(here: &Facts, blob: &Descriptor) -> Result<Object, Refusal> {
+    let named = repo().at(Selector::Digest(blob.digest));
+    let admitted = here.gate().admit(&named, blob.digest).await?;
+    here.content().blob(&admitted, &repo(), blob).await
 }
 
 #[track_caller]
@@ -97,11 +107,10 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     for _ in 0..2 {
         let here = facts(&fake, &cache, 1 << 20);
         for wrong in [size - 1, size + 1] {
-            let honest =
-                here.content().blob(&repo(), &Descriptor::bare(digest, size)).await.unwrap();
+            let honest = fetched(&here, &Descriptor::bare(digest, size)).await.unwrap();
             assert_eq!(honest.read_all().unwrap(), *zip);
             refused(
-                here.content().blob(&repo(), &Descriptor::bare(digest, wrong)).await,
+                fetched(&here, &Descriptor::bare(digest, wrong)).await,
                 Failure::Integrity,
                 "its manifest says",
             );
@@ -115,7 +124,8 @@ async fn a_size_that_contradicts_the_bytes_is_refused() {
     };
     let mut target = targets[0].clone();
     here.manifests().target(&repo(), &target).await.unwrap();
-    target.manifest.size += 1;
+    let PackageEntry::Manifest(entry) = &mut target.package else { panic!("a manifest") };
+    entry.size += 1;
     refused(here.manifests().target(&repo(), &target).await, Failure::Integrity, "its index says");
     assert!(
         here.manifests().known_target(&repo(), &target).is_none()
@@ -131,13 +141,9 @@ async fn an_archive_over_the_limit_is_not_fetched() {
     let (digest, size) = (Digest::of(zip), zip.len() as u64);
     let words = format!("the limit for archives is {}", size - 1);
     let blob = Descriptor::bare(digest, size);
-    refused(
-        facts(&fake, &cache, size - 1).content().blob(&repo(), &blob).await,
-        Failure::TooLarge,
-        &words,
-    );
+    refused(fetched(&facts(&fake, &cache, size - 1), &blob).await, Failure::TooLarge, &words);
     assert_eq!(fake.state().requests(), 0);
-    facts(&fake, &cache, size).content().blob(&repo(), &blob).await.unwrap();
+    fetched(&facts(&fake, &cache, size), &blob).await.unwrap();
 }
 
 /// A wait ends for whoever fetches it, a process that was stopped included.
@@ -151,13 +157,12 @@ async fn a_download_that_stands_still_elsewhere_is_waited_for_no_longer_than_the
     let Ok(Begin::Fill(stands)) = elsewhere.begin(&Key::Blob(blob.digest), blob.size) else {
         panic!("a fill")
     };
-    let waited = tokio::time::timeout(Duration::from_secs(60), here.content().blob(&repo(), &blob))
-        .await
-        .expect("an end");
+    let waited =
+        tokio::time::timeout(Duration::from_secs(60), fetched(&here, &blob)).await.expect("an end");
     refused(waited, Failure::TimedOut, "without progress for 300ms");
     drop(stands);
     here.forget(|_| true);
-    here.content().blob(&repo(), &blob).await.unwrap();
+    fetched(&here, &blob).await.unwrap();
 }
 
 /// O08: a zip that is damaged while it is open is fetched anew and read on.

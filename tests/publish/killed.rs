@@ -61,6 +61,7 @@ fn child() {
             mapping: Mapping::default(),
             allow_overwrite: false,
             limits: Limits::default(),
+            signer: None,
         });
         stage.unwrap().commit(&path, CommitRequest::default()).await
     });

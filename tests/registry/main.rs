@@ -13,6 +13,7 @@ mod outages;
 mod push;
 mod pushed;
 mod redirects;
+mod referrers;
 mod tls;
 mod turns;
 

@@ -123,6 +123,8 @@ struct State {
     /// The uploads that were begun and not ended.
     uploads: BTreeSet<String>,
     uploads_begun: usize,
+    /// Whether lists of referrers are made.
+    lists_referrers: bool,
 }
 
 struct Shared {
@@ -286,6 +288,11 @@ impl Hostile {
     /// From now on no answer has more tags than this.
     pub fn page(&self, most: usize) {
         self.state().page = Some(most);
+    }
+
+    /// From now on it makes lists of referrers.
+    pub fn list_referrers(&self) {
+        self.state().lists_referrers = true;
     }
 
     /// Refuses all tokens given so far.

@@ -13,9 +13,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tofufs::digest::Digest;
 use tofufs::failure::{Failure, Refusal};
 use tofufs::name::{RepoName, Selector, Tag};
+use tofufs::oci::referrer::{listed, referrers_tag};
 use tofufs::oci::{Descriptor, Manifest, ManifestBody};
 use tofufs::registry::{
-    BlobError, BlobSink, BlobSource, RawManifest, Registry, Removed, SinkError, Upload, Uploaded,
+    BlobError, BlobSink, BlobSource, DocumentKind, RawManifest, Referrers, Registry, Removed,
+    SinkError, Upload, Uploaded,
 };
 
 /// What is asked of the registry.
@@ -25,6 +27,7 @@ pub enum Call<'a> {
     Catalog,
     Resolve,
     Manifest(&'a Selector),
+    Referrers,
     Blob(Digest),
     PutBlob,
     PutManifest(&'a Selector),
@@ -42,6 +45,7 @@ impl Call<'_> {
             Call::Resolve => "resolve",
             Call::Manifest(Selector::Tag(_)) => "look",
             Call::Manifest(Selector::Digest(_)) => "read",
+            Call::Referrers => "referrers",
             Call::Blob(_) => "fetch",
             Call::PutBlob => "blob",
             Call::PutManifest(Selector::Tag(tag)) if tag.is_claim() => "claim",
@@ -67,12 +71,32 @@ pub struct MemoryRepo {
     pub blobs: HashMap<Digest, Bytes>,
 }
 
+impl MemoryRepo {
+    fn referrers(&self, subject: &Digest, lists: bool) -> Vec<Descriptor> {
+        let parsed = |digest: &Digest, (bytes, _): &(Bytes, Option<&'static str>)| {
+            Manifest::parse(bytes.as_ref().into(), *digest, None).ok()
+        };
+        if !lists {
+            let list = self.tags.get(&referrers_tag(subject)).and_then(|d| self.manifests.get(d));
+            return list.map_or(Vec::new(), |(bytes, _)| listed(bytes).expect("a list"));
+        }
+        let all = self.manifests.iter().filter_map(|(digest, held)| parsed(digest, held));
+        let speaks =
+            |m: &Manifest| m.subject().ok().flatten().is_some_and(|s| s.digest == *subject);
+        let mut found: Vec<_> = all.filter(speaks).map(|m| m.as_referrer()).collect();
+        found.sort_by_key(|entry| entry.digest);
+        found
+    }
+}
+
 /// What the registry holds, how it answers, and what it was asked.
 pub struct MemoryContent {
     pub repos: BTreeMap<RepoName, MemoryRepo>,
     pub has_catalog: bool,
     /// Whether anything can be removed.
     pub removes: bool,
+    /// Whether it makes lists of referrers itself; else writers keep them under tags.
+    pub lists_referrers: bool,
     /// What every call ends with.
     pub failing: Option<Failure>,
     /// How many wrong bytes of a blob arrive before it fails.
@@ -112,6 +136,7 @@ impl Default for MemoryRegistry {
             repos: BTreeMap::new(),
             has_catalog: true,
             removes: true,
+            lists_referrers: true,
             failing: None,
             arriving: 0,
             asked: HashMap::new(),
@@ -261,7 +286,7 @@ pub fn failure(failure: Failure) -> Refusal {
 impl Registry for MemoryRegistry {
     async fn tags(&self, repo: &RepoName) -> Result<Vec<Tag>, Refusal> {
         self.call(Call::Tags).await?;
-        self.of(repo, |repo| Some(repo.tags.keys().filter(|t| !t.is_claim()).cloned().collect()))
+        self.of(repo, |repo| Some(repo.tags.keys().filter(|t| !t.is_hidden()).cloned().collect()))
     }
 
     async fn catalog(&self) -> Result<Vec<RepoName>, Refusal> {
@@ -285,8 +310,21 @@ impl Registry for MemoryRegistry {
             };
             let (bytes, media_type) = repo.manifests.get(digest)?;
             let content_type = media_type.map(str::to_owned);
-            Some(RawManifest { bytes: bytes.as_ref().into(), content_type, claimed: None })
+            Some(RawManifest {
+                bytes: bytes.as_ref().into(),
+                content_type,
+                claimed: None,
+                kind: DocumentKind::Manifest,
+            })
         })
+    }
+
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        if let Err(e) = self.call(Call::Referrers).await {
+            return Referrers::unheard(e);
+        }
+        let lists = self.state().lists_referrers;
+        Referrers::of(self.of(repo, |repo| Some(repo.referrers(subject, lists))))
     }
 
     async fn blob(
@@ -386,6 +424,10 @@ impl Upload for MemoryRegistry {
         let behind = |tag: &&Tag| tag.as_str() > after;
         let tags = self.of(repo, |repo| Some(repo.tags.keys().filter(behind).cloned().collect()));
         Ok(tags.unwrap_or_default())
+    }
+
+    async fn lists_referrers(&self, _: &RepoName, _: &Digest) -> Result<bool, Refusal> {
+        Ok(self.state().lists_referrers)
     }
 
     async fn remove(&self, repo: &RepoName, digest: &Digest) -> Result<Removed, Refusal> {

@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod layouts;
 pub mod memory;
 pub mod mount;
+pub mod origin;
 pub mod pack;
 pub mod peers;
 pub mod push;

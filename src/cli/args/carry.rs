@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::mapping::MappingArgs;
+use super::policy::PolicyArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs, Size};
+use crate::copy::graph::CarriedReferrers;
 use crate::copy::needs::ReferencePattern;
 use crate::lockfile::Client;
 use crate::name::Platform;
@@ -59,6 +61,10 @@ pub struct ReadingArgs {
     #[command(flatten)]
     pub reach: ReachArgs,
 
+    /// Which releases may be opened.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+
     /// How large packages may be.
     #[command(flatten)]
     pub archives: ArchiveArgs,
@@ -66,6 +72,28 @@ pub struct ReadingArgs {
     /// How much the cache may hold; the least recently used content goes first
     #[arg(long, value_name = "SIZE", default_value = "20GiB", help_heading = "Storage")]
     pub cache_size: Size,
+}
+
+/// What is taken along of that which speaks about releases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum ReferrersArg {
+    /// Everything: signatures, bills of materials, scan reports.
+    #[default]
+    All,
+    /// Signatures and attestations (Sigstore bundles).
+    Signatures,
+    /// Nothing.
+    None,
+}
+
+impl From<ReferrersArg> for CarriedReferrers {
+    fn from(arg: ReferrersArg) -> CarriedReferrers {
+        match arg {
+            ReferrersArg::All => CarriedReferrers::All,
+            ReferrersArg::Signatures => CarriedReferrers::Signatures,
+            ReferrersArg::None => CarriedReferrers::None,
+        }
+    }
 }
 
 /// How a command of its own reads registries: where it takes what from, and where it keeps it.
@@ -174,6 +202,10 @@ Examples:
 /// Arguments of `pull`.
 #[derive(Args, Debug)]
 pub struct PullArgs {
+    /// What comes along of that which speaks about the releases
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
+
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -193,6 +225,10 @@ pub struct PinArgs {
     /// Pin no longer what the lock files and references name
     #[arg(long)]
     pub remove: bool,
+
+    /// What comes along of that which speaks about the releases
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
 
     /// What for. Without --platform: this host's.
     #[command(flatten)]
@@ -218,6 +254,10 @@ pub struct BundleArgs {
     /// Write nothing; print what would be added, and how much it is
     #[arg(long)]
     pub dry_run: bool,
+
+    /// What comes along of that which speaks about the releases
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
 
     /// Print JSON
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueHint};
 
-use super::carry::CommandReadingArgs;
+use super::carry::{CommandReadingArgs, ReferrersArg};
 
 /// The examples of `copy`.
 pub const COPY_EXAMPLES: &str = "\
@@ -45,6 +45,10 @@ pub struct CopyArgs {
     /// Keep the source's HOST as a part of the name: HOST/PREFIX/HOST/NAME
     #[arg(long)]
     pub keep_host: bool,
+
+    /// What comes along of that which speaks about the artifacts
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t)]
+    pub referrers: ReferrersArg,
 
     /// Let a tag that holds another digest be overwritten
     #[arg(long)]

@@ -148,13 +148,13 @@ pub fn rules(mapping: &Mapping) -> Vec<RuleArgs> {
         include: texts(rule.include()),
         exclude: texts(rule.exclude()),
     };
-    mapping.rules().iter().map(spelled).collect()
+    mapping.rules().iter().filter(|rule| !rule.is_itself()).map(spelled).collect()
 }
 
 /// The flags that spell `mapping`, one word each.
 pub fn flags(mapping: &Mapping) -> Vec<String> {
     let mut words = Vec::new();
-    for rule in mapping.rules() {
+    for rule in mapping.rules().iter().filter(|rule| !rule.is_itself()) {
         words.extend(["--oci-mirror".to_owned(), rule.template().to_owned()]);
         words.extend(
             rule.include().iter().flat_map(|pattern| ["--include".to_owned(), pattern.to_string()]),

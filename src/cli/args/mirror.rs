@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::carry::ReadingArgs;
+use super::policy::PolicyArgs;
 use super::push::SendingArgs;
 use super::{Size, Span};
 use crate::name::{Constraints, Platform};
@@ -127,6 +128,7 @@ impl MirrorArgs {
             from: Vec::new(),
             require_signature: self.require_signature,
             reach: self.sending.reach.clone(),
+            policy: PolicyArgs::default(),
             archives: self.sending.archives.clone(),
             cache_size: Size(CACHE_SIZE),
         }

@@ -22,6 +22,16 @@ pub struct ProviderArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub lock_file: Vec<PathBuf>,
 
+    /// Show the providers that this root module requires, as --provider does: those that its files
+    /// and its lock file name, and those of modules that it calls by a path; may be given several
+    /// times
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: Vec<PathBuf>,
+
+    /// Refuse releases of provider registries without a signature, also where OpenTofu takes them
+    #[arg(long)]
+    pub require_signature: bool,
+
     /// Show packages for this platform; may be given several times [default: this machine's]
     #[arg(long, value_name = "OS_ARCH")]
     pub platform: Vec<Platform>,

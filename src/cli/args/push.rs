@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
+use super::sign::SigningArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs};
 use crate::name::Tag;
 
@@ -60,6 +61,10 @@ pub struct PushArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Who signs it.
+    #[command(flatten)]
+    pub signing: SigningArgs,
 
     /// How it is sent.
     #[command(flatten)]

@@ -311,7 +311,7 @@ async fn target_of(
     let about =
         |finding: DoctorFinding| DoctorFinding { subject: target.platform.to_string(), ..finding };
     let manifest =
-        manifest(remote, repo, &Selector::Digest(target.manifest.digest)).await.map_err(about)?;
+        manifest(remote, repo, &Selector::Digest(target.digest())).await.map_err(about)?;
     target_package(&manifest, &target.platform)
         .map_err(|e| DoctorFinding::problem(&target.platform, e))
 }

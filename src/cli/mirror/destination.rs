@@ -35,6 +35,9 @@ impl MirrorDestination {
         match SourceSetting::parse(text, base).map_err(CommandError::usage)? {
             SourceSetting::Layouts(dir) => Ok(MirrorDestination::Store(dir)),
             registry @ SourceSetting::Registry { .. } => Ok(behind(registry.to_string())),
+            origin @ SourceSetting::Providers { .. } => Err(CommandError::usage(format_args!(
+                "--to {origin}: nothing can be written to a provider registry"
+            ))),
             archive @ SourceSetting::Archive(_) => Err(CommandError::usage(format_args!(
                 "--to {archive}: an archive is written as a whole; mirror to oci:DIR and copy that"
             ))),

@@ -14,6 +14,7 @@ use url::Url;
 use super::MirrorRun;
 use super::checkout::ModuleDirectory;
 use super::git;
+use crate::cli::origins;
 use crate::cli::output::{self, CommandError};
 use crate::copy::needs::{NestedCall, nested};
 use crate::copy::origin::{PackageDraft, SOURCE};
@@ -122,6 +123,7 @@ impl<'a> ModulesRun<'a> {
         if let Some(known) = self.registries.get(host) {
             return Ok(Arc::clone(known));
         }
+        origins::note_terms([host]);
         let access = &self.run.access;
         let transport = access.connections()?.transport();
         let tokens = Arc::new(access.configuration().host_tokens()?);

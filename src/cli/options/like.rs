@@ -29,6 +29,7 @@ pub fn told(settings: &MountSettings) -> BTreeMap<String, Vec<String>> {
             network.mirrors.iter().map(|mirror| format!("{}={mirror}", mirror.of)).collect(),
         ),
         ("tofurc", network.tofurc.iter().map(|file| path(file)).collect()),
+        ("policy", settings.policies.named().map(path).into_iter().collect()),
         ("cache_dir", vec![path(&settings.cache_dir)]),
         ("cache_size", bytes(settings.cache_size)),
         ("state_dir", vec![path(&settings.state_dir)]),

@@ -1,5 +1,6 @@
 //! From items to typed values, with OpenTofu's own checks.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -40,6 +41,12 @@ pub fn add(tofurc: &mut Tofurc, file: &Path, document: HclDocument) -> DecodeRes
                 const LABEL: &str = "a credentials block has one label: the host";
                 for (label, body) in labelled(item, json, LABEL)? {
                     tofurc.tokens.extend(token(&label, body, file)?);
+                }
+            }
+            Some("host") => {
+                const LABEL: &str = "a host block has one label: the host";
+                for (label, body) in labelled(item, json, LABEL)? {
+                    tofurc.services.extend(services(&label, body)?);
                 }
             }
             Some(key @ "credentials_helper") => {
@@ -191,6 +198,19 @@ impl BlockBody {
         }
     }
 
+    /// The texts of a map. What it holds beside texts says nothing here.
+    fn map(&self, name: &str) -> DecodeResult<BTreeMap<String, String>> {
+        let Some(item) = self.argument(name) else { return Ok(BTreeMap::new()) };
+        let Value::Object(items) = &item.value else {
+            return refuse(item.line, format!("{name} must be an object"));
+        };
+        let told = items.iter().filter_map(|item| {
+            let key = item.keys.first()?;
+            Some((key.clone(), text(&item.value)?.to_string()))
+        });
+        Ok(told.collect())
+    }
+
     fn program(&self) -> DecodeResult<Option<Program>> {
         let Some(name) = self.text("docker_credentials_helper")? else { return Ok(None) };
         match Program::from_str(&name) {
@@ -219,6 +239,15 @@ fn token(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Option<(Host
     let found =
         |token: Zeroizing<String>| HostToken { secret: Secret::new(token.to_string()), source };
     Ok(label.parse().ok().zip(token.map(found)))
+}
+
+/// What a `host` block says. A label that is no host says nothing, as to the clients.
+fn services(
+    label: &str,
+    body: BlockBody,
+) -> DecodeResult<Option<(Host, BTreeMap<String, String>)>> {
+    let services = body.map("services")?;
+    Ok(label.parse().ok().map(|host| (host, services)))
 }
 
 fn credentials(label: &str, body: BlockBody, file: &Path) -> DecodeResult<Block> {

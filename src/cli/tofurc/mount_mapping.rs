@@ -6,7 +6,7 @@ use crate::cli::args::mapping;
 use crate::mapping::{Mapping, ProviderPattern};
 
 /// What a mount tells about its mapping.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct MountMapping {
     /// The flags that spell the mapping.
     pub flags: Vec<String>,
@@ -14,9 +14,17 @@ pub struct MountMapping {
     pub include: Vec<String>,
     /// Patterns of providers that some rule is not for.
     pub exclude: Vec<String>,
+    /// Patterns of the providers that come from their own registries.
+    #[serde(default)]
+    pub from_origin: Vec<String>,
 }
 
 impl MountMapping {
+    /// Whether it is that of a mount, as opposed to a directory that was exported.
+    pub fn is_of_mount(&self) -> bool {
+        !self.flags.is_empty() || !self.from_origin.is_empty()
+    }
+
     /// Of this mapping.
     pub fn of(mapping: &Mapping) -> MountMapping {
         let all = mapping.rules().iter().any(|rule| rule.include().is_empty());
@@ -35,10 +43,13 @@ impl MountMapping {
             mapping.rules().iter().flat_map(|rule| rule.include()).collect()
         };
         let exclude = mapping.rules().iter().flat_map(|rule| rule.exclude()).collect();
+        let origins = mapping.rules().iter().filter(|rule| rule.is_itself());
+        let from_origin = origins.flat_map(|rule| rule.include()).collect();
         MountMapping {
             flags: mapping::flags(mapping),
             include: texts(include),
             exclude: texts(exclude),
+            from_origin: texts(from_origin),
         }
     }
 }

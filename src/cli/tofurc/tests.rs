@@ -34,6 +34,23 @@ impl Home {
     }
 }
 
+#[test]
+fn host_blocks_say_where_services_are() {
+    let home = Home::new();
+    let hcl = home
+        .parse(
+            "host \"a.b\" {\n  services = {\n    \"providers.v1\" = \"https://c.d/v1/\"\n    other = true\n  }\n}\n\
+             host \"no host\" {\n}\n",
+        )
+        .unwrap();
+    let (host, services) = &hcl.services[0];
+    assert_eq!((host.as_str(), services["providers.v1"].as_str()), ("a.b", "https://c.d/v1/"));
+    assert_eq!((hcl.services.len(), services.len()), (1, 1));
+    let json = r#"{"host": {"a.b": {"services": {"providers.v1": "https://c.d/v1/"}}}}"#;
+    assert_eq!(home.parse(json).unwrap().services, hcl.services);
+    assert!(home.parse("host \"a.b\" {\n  services = \"x\"\n}\n").is_err());
+}
+
 /// A configuration that names itself by its label.
 fn named(label: &str) -> String {
     format!("oci_credentials \"{label}\" {{\n  docker_credentials_helper = \"h\"\n}}\n")

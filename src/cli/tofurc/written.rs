@@ -92,9 +92,10 @@ fn of_mount(mountpoint: &Path) -> Result<(PathBuf, MountMapping), CommandError> 
         .and_then(|connection| connection.ask(&ControlRequest::Mapping(())))
         .map_err(failed)?;
     let mapping: MountMapping = serde_json::from_value(answer).map_err(CommandError::failed)?;
-    if mapping.flags.is_empty() {
+    if !mapping.is_of_mount() {
         let reason = "this mount has no mapping, so it shows no providers; mount with \
-                      --oci-mirror, or with an oci_mirror block in the CLI configuration";
+                      --oci-mirror, with an oci_mirror block in the CLI configuration, or mount a \
+                      provider registry (providers:HOST)";
         return Err(failed(reason.to_owned()));
     }
     Ok((entry.point, mapping))
@@ -114,7 +115,7 @@ fn of_export(dir: &Path) -> Result<(PathBuf, MountMapping), CommandError> {
         return Err(failed(reason.to_owned()));
     }
     let include = providers.iter().map(ToString::to_string).collect();
-    Ok((dir, MountMapping { flags: Vec::new(), include, exclude: Vec::new() }))
+    Ok((dir, MountMapping { include, ..MountMapping::default() }))
 }
 
 /// The methods that a use needs: the mirror, then the providers' own registries for all others.
@@ -167,10 +168,10 @@ fn as_json(point: &Path, mapping: &MountMapping, purpose: Use) -> Value {
 
 /// One use, or all of them, of which the first is in effect and the others are comments.
 fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String {
-    let mut text = if mapping.flags.is_empty() {
-        format!("# For the providers that were exported to {}\n", point.display())
-    } else {
-        format!("# For the mount at {}, whose mapping is\n", point.display())
+    let mut text = match (mapping.is_of_mount(), mapping.flags.is_empty()) {
+        (false, _) => format!("# For the providers that were exported to {}\n", point.display()),
+        (true, true) => format!("# For the mount at {}\n", point.display()),
+        (true, false) => format!("# For the mount at {}, whose mapping is\n", point.display()),
     };
     for line in lines_of_flags(&mapping.flags) {
         let _ = writeln!(text, "#   {line}");
@@ -178,7 +179,7 @@ fn as_hcl(point: &Path, mapping: &MountMapping, purpose: Option<Use>) -> String 
     for (at, each) in
         Use::ALL.into_iter().filter(|each| purpose.is_none_or(|wanted| wanted == *each)).enumerate()
     {
-        if !mapping.flags.is_empty() {
+        if mapping.is_of_mount() {
             let _ = writeln!(text, "\n# --use {}", each.name());
             for line in each.advice().lines() {
                 let _ = writeln!(text, "# {line}");
@@ -259,6 +260,21 @@ mod tests {
                 assert_eq!(tofurc.plugin_cache_dir, cache);
             }
         }
+    }
+
+    #[test]
+    fn providers_of_their_own_registry_need_no_rule() {
+        let rule = MappingRule::itself(&"a.b".parse().unwrap(), None).unwrap();
+        let own = MountMapping::of(&Mapping::new(vec![rule]));
+        assert!(own.is_of_mount() && own.flags.is_empty());
+        let text = as_hcl(Path::new("/mnt"), &own, Some(Use::Plugins));
+        assert!(text.starts_with("# For the mount at /mnt\n"), "{text}");
+        assert!(!text.contains("--oci-mirror"), "{text}");
+        let methods = read("rc", &text).installation.expect("methods");
+        assert_eq!(
+            (&methods[0].include[..], &methods[1].exclude[..]),
+            (&["a.b/*/*".to_owned()][..], &["a.b/*/*".to_owned()][..])
+        );
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::copy::needs::{NeededArtifact, Needs, ReleaseContents};
+use crate::digest::Digest;
 use crate::mapping::{Mapping, MappingError};
-use crate::name::{ProviderAddr, Repo, Selector, Version};
+use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
 use crate::oci::Descriptor;
 
 /// A package and its place.
@@ -15,6 +16,10 @@ pub struct ExportedPackage {
     pub artifact: usize,
     /// Relative to the directory.
     pub path: PathBuf,
+    /// The release, as it is needed.
+    pub reference: Reference,
+    /// Its manifest.
+    pub release: Digest,
     /// Where its archive is.
     pub repo: Repo,
     /// The archive.
@@ -65,6 +70,8 @@ impl ExportPlan {
         let planned = |path: PathBuf, archive: &Descriptor, plugins: bool| ExportedPackage {
             artifact: number,
             path,
+            reference: artifact.reference(),
+            release: artifact.digest,
             repo: artifact.repo.clone(),
             archive: archive.clone(),
             plugins,
@@ -179,7 +186,7 @@ mod tests {
     fn every_address_of_a_provider_leads_to_its_package() {
         let package = |platform: &str| NeededPackage {
             platform: platform.parse().unwrap(),
-            manifest: blob("manifest"),
+            manifest: Some(blob("manifest")),
             zip: blob(platform),
         };
         let provider = ReleaseContents::Provider(vec![package("linux_amd64")]);

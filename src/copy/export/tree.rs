@@ -47,7 +47,7 @@ pub(super) async fn write(
     at: &Path,
     plugins: bool,
 ) -> Result<(), ExportError> {
-    let archive = facts.content().blob(&package.repo, &package.archive).await?;
+    let archive = facts.content().blob(&package.admitted, &package.repo, &package.archive).await?;
     let probe = at.with_extension("probe");
     let shares = blocking(move || shares_blocks(&archive, &probe)).await?;
     let target = Arc::new(NewTree { at: at.to_owned(), plugins, shares, later: Mutex::default() });

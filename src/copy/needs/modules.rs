@@ -22,7 +22,7 @@ use crate::oci::Descriptor;
 /// The largest configuration file that is read, in bytes.
 pub(super) const FILE_MAX: u64 = 16 << 20;
 /// The most modules of one root module.
-const MODULES_MAX: usize = 10_000;
+pub(super) const MODULES_MAX: usize = 10_000;
 
 /// How a path below a mount is taken.
 #[derive(Clone, Copy, Debug)]
@@ -231,8 +231,9 @@ impl ModuleWalk<'_> {
                 let rule = format!("this is a provider release, but {by} uses it as a module");
                 return Err(Refusal::new(Failure::Structure, reference, rule).into());
             };
-            let package =
-                facts.content().package(&reference.repo, &zip, Unpacking::WhenOpened).await?;
+            let admitted = facts.gate().admit(reference, digest).await?;
+            let (content, repo) = (facts.content(), &reference.repo);
+            let package = content.package(&admitted, repo, &zip, Unpacking::WhenOpened).await?;
             let inside: PathBuf = plain(dir).unwrap_or_default().into_iter().collect();
             let wanted = (reference.clone(), digest, zip);
             if !self.found.releases.contains(&wanted) {
@@ -315,7 +316,7 @@ async fn canonical(path: PathBuf) -> Result<PathBuf, NeedsError> {
     blocking(move || at.canonicalize()).await?.map_err(|e| NeedsError::file(&path, e))
 }
 
-fn read_directory(dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
+pub(super) fn read_directory(dir: &Path, client: Client) -> Result<Configuration, NeedsError> {
     let names = || -> std::io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(dir)? {

@@ -18,7 +18,9 @@ use crate::mapping::{Carried, Mapping, MappingError, MappingRule};
 use crate::name::{Host, Platform, ProviderAddr, Repo, RepoName, Selector, Tag, Version};
 use crate::oci::{Descriptor, Manifest};
 use crate::provider_registry::{ProviderRegistry, ReleaseSums, SignaturePolicy, VerifiedRelease};
-use crate::registry::{BlobError, BlobSink, BlobSource as _, HostStore, RawManifest, Registry};
+use crate::registry::{
+    BlobError, BlobSink, BlobSource as _, DocumentKind, HostStore, RawManifest, Referrers, Registry,
+};
 use crate::stage::plan::ReleasePlan;
 use crate::stage::{PushBlob, Workshop};
 use crate::store::Store;
@@ -169,6 +171,7 @@ fn raw(manifest: &Manifest) -> RawManifest {
         bytes: manifest.raw.clone(),
         content_type: Some(manifest.media_type.to_owned()),
         claimed: Some(manifest.digest),
+        kind: DocumentKind::Manifest,
     }
 }
 
@@ -203,6 +206,11 @@ impl Registry for OriginStore {
             let repo = Repo { host: self.registry.host().clone(), name: repo.clone() };
             Refusal::new(Failure::Absent, repo.at(selector.clone()), rule)
         })
+    }
+
+    /// Nothing speaks about what was made here of a provider registry's answers.
+    async fn referrers(&self, _: &RepoName, _: &Digest) -> Referrers {
+        Referrers::default()
     }
 
     async fn blob(

@@ -7,20 +7,37 @@ use parking_lot::Mutex;
 
 use crate::bounded::Bounded;
 use crate::digest::Digest;
+use crate::facts::admit::Admitted;
 use crate::facts::package::VerifiedPackage;
 use crate::name::Repo;
 use crate::oci::Descriptor;
+use crate::trust::Asked;
 
 /// How many packages are kept beside those that an inode holds, and how many bytes their trees may
 /// take.
 const RECENT_MAX: (usize, u64) = (16, 32 << 20);
 
 /// A repository, and digest and size of an archive in it. With the size, since a manifest that lies
-/// about it must not spoil the same archive for one that does not.
-pub(super) type PackageKey = (Repo, Digest, u64);
+/// about it must not spoil the same archive for one that does not; and as what it was admitted,
+/// since another release of the same archive need not be.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct PackageKey {
+    repo: Repo,
+    digest: Digest,
+    size: u64,
+    asked: Option<Asked>,
+}
+
+impl PackageKey {
+    pub(super) fn admitted_as(mut self, admitted: &Admitted) -> PackageKey {
+        self.asked = admitted.asked().cloned();
+        self
+    }
+}
 
 pub(super) fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
-    (repo.clone(), archive.digest, archive.size)
+    let (digest, size) = (archive.digest, archive.size);
+    PackageKey { repo: repo.clone(), digest, size, asked: None }
 }
 
 /// See the module.

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
+use super::super::admit::Admitted;
 use super::super::package::StoredArchive;
 use super::super::unpack::{Unpacked, unpack_into};
 use super::*;
@@ -104,7 +105,8 @@ impl Bed {
         let Key::Blob(digest) = zip.key() else { panic!("a blob") };
         let members = index(&StoredArchive(zip), &Limits::default()).unwrap();
         let repo = Repo { host: "registry.example".parse().unwrap(), name: "net".parse().unwrap() };
-        Arc::new(VerifiedPackage { repo, archive: Descriptor::bare(digest, zip.len()), members })
+        let (archive, admitted) = (Descriptor::bare(digest, zip.len()), Admitted::unasked());
+        Arc::new(VerifiedPackage { admitted, repo, archive, members })
     }
 
     /// What happens behind a transfer that ended well, to its end.

@@ -119,6 +119,11 @@ impl KeptTags {
         }
     }
 
+    /// The same as [`KeptTags::remove`], for who may wait for the disk.
+    pub(super) fn remove_now(&self, need: &Need) {
+        self.store.remove_edge(&self.name_of(need));
+    }
+
     pub(super) async fn remove(&self, need: &Need) {
         let (store, name) = (self.store.clone(), self.name_of(need));
         tokio::task::spawn_blocking(move || store.remove_edge(&name)).await.ok();

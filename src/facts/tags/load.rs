@@ -8,8 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Tags;
 use super::slots::{Confirmed, Freshness, Refused, TagAnswer, TagSlot, kept_for};
 use crate::artifact::Release;
+use crate::digest::Digest;
+use crate::facts::manifests::changed;
 use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector, Tag};
+use crate::registry::Registry;
 use crate::tree::{Fact, Need};
 
 /// How long an answer counts that is asked for once.
@@ -99,15 +102,44 @@ impl Tags {
             Need::Tags(repo) => Ok(TagAnswer::Tags(Arc::new(registry.tags(&repo.name).await?))),
             Need::Catalog(_) => Ok(TagAnswer::Catalog(Arc::new(registry.catalog().await?))),
             Need::Binding(repo, tag) => {
-                if let Some(digest) = self.last_binding(repo, tag)
-                    && registry.resolve(&repo.name, tag).await? == Some(digest)
-                {
-                    return Ok(TagAnswer::Binding(digest));
-                }
-                Ok(TagAnswer::Binding(self.manifests.of_tag(repo, tag).await?))
+                self.ask_binding(registry.as_ref(), repo, tag).await.map(TagAnswer::Binding)
             }
             Need::Platforms(repo, tag) => self.ask_platforms(repo, tag).await,
             Need::Held(_) => Ok(TagAnswer::Catalog(Arc::new(registry.held().await?))),
+        }
+    }
+
+    async fn ask_binding(
+        &self,
+        registry: &dyn Registry,
+        repo: &Repo,
+        tag: &Tag,
+    ) -> Result<Digest, Refusal> {
+        let last = self.last_binding(repo, tag);
+        if let Some(digest) = last
+            && registry.resolve(&repo.name, tag).await? == Some(digest)
+        {
+            return Ok(digest);
+        }
+        let told = self.manifests.of_tag(repo, tag).await;
+        let Some(last) = last else { return Ok(told?.digest) };
+        match told {
+            // A version of a provider stands for one release for good, also when its registry
+            // lists it no longer.
+            Err(e)
+                if e.failure == Failure::Absent
+                    && self.manifests.was_checked(repo, last).await? =>
+            {
+                Ok(last)
+            }
+            Ok(now)
+                if now.is_lasting
+                    && now.digest != last
+                    && self.manifests.was_checked(repo, last).await? =>
+            {
+                Err(changed(&repo.at(Selector::Tag(tag.clone())), last, now.digest))
+            }
+            told => Ok(told?.digest),
         }
     }
 

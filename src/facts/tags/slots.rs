@@ -212,6 +212,11 @@ impl TagSlots {
         self.0.change_or(need, TagSlot::default, change);
     }
 
+    /// The `wanted` edges of which something is known.
+    pub(super) fn needs(&self, wanted: impl Fn(&Need) -> bool) -> Vec<Need> {
+        self.0.iter().map(|(need, _)| need).filter(|need| wanted(need)).cloned().collect()
+    }
+
     /// Makes the answers of the `wanted` edges count no more.
     pub(super) fn expire(&mut self, wanted: impl Fn(&Need) -> bool) {
         self.0.change_all(|need, slot| {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Releases;
 use crate::fs::error::{Errno, FsError};
 use crate::fs::node::{InodeNode, ReleaseNode, TargetNode};
-use crate::name::{Platform, Selector, Tag, Version};
+use crate::name::{Platform, Reference, Selector, Tag, Version, ZipName};
 use crate::tree::Fact;
 use crate::tree::providers::Offered;
 
@@ -66,9 +66,13 @@ impl Releases {
             return Ok(None);
         }
         let reference = &release.reference;
-        let digest = match self.facts.tags().remembered_binding(&reference.repo, tag).await {
+        let repo = &reference.repo;
+        let digest = match self.facts.tags().remembered_binding(repo, tag).await {
             Some(digest) => digest,
-            None => self.facts.tags().bind(&reference.repo, tag, Instant::now()).await?,
+            None if self.facts.manifests().are_of_providers(&repo.host) => {
+                return self.offered_zip(dir, reference, tag, platform).await.map(Some);
+            }
+            None => self.facts.tags().bind(repo, tag, Instant::now()).await?,
         };
         let Ok(bound) = self.bound(reference, digest).await else { return Ok(None) };
         let Some(target) = TargetNode::remembered(dir.clone(), Arc::new(bound), platform) else {
@@ -76,6 +80,24 @@ impl Releases {
         };
         self.zip_of(&target).await?;
         Ok(Some(InodeNode::Zip(target.into())))
+    }
+
+    /// A zip of a release that no mount has resolved: what its registry says of it. Opening it
+    /// resolves the release and checks it.
+    async fn offered_zip(
+        &self,
+        dir: &Arc<InodeNode>,
+        reference: &Reference,
+        tag: &Tag,
+        platform: Platform,
+    ) -> Result<InodeNode, FsError> {
+        const MISSING: FsError = FsError::plain(Errno::ENOENT);
+        let kind = reference.repo.name.components().last().ok_or(MISSING)?.to_owned();
+        let version = Version::of_tag(tag).ok_or(MISSING)?;
+        let zip = ZipName { kind, version, platform: platform.clone() };
+        let offered = self.facts.manifests().offered(&reference.repo, &zip).await?;
+        let target = TargetNode::offered(dir.clone(), reference.clone(), platform, offered);
+        Ok(InodeNode::Zip(target.into()))
     }
 
     /// Whether a zip that was remembered is still what its tag stands for.

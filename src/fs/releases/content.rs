@@ -8,6 +8,7 @@ use crate::failure::Refusal;
 use crate::fs::backing::{Backing, ReadWay, checked, large};
 use crate::fs::error::{Errno, FsError};
 use crate::fs::node::InodeNode;
+use crate::fs::speaking::ReferrerPlace;
 use crate::store::Key;
 
 /// Reads `content` from `offset` on, until `buf` is full or the content ends.
@@ -32,13 +33,16 @@ impl Releases {
     pub(in crate::fs) async fn content(&self, node: &InodeNode) -> Result<MemberContent, FsError> {
         match node {
             InodeNode::File { package, number, .. } => {
+                self.facts.gate().again(&package.admitted).await?;
                 Ok(self.facts.content().open(package, *number).await?)
             }
             InodeNode::Zip(target) => {
                 self.confirm(target).await?;
-                let layer = self.zip_of(target).await?;
-                Ok(MemberContent::Object(self.facts.content().blob(target.repo(), layer).await?))
+                let admitted = self.admitted_target(target).await?;
+                let (content, layer) = (self.facts.content(), self.zip_of(target).await?);
+                Ok(MemberContent::Object(content.blob(&admitted, target.repo(), layer).await?))
             }
+            InodeNode::Referrers { place, .. } => self.speaking.content(place).await,
             InodeNode::Document(bytes) => Ok(MemberContent::Bytes(bytes.clone())),
             InodeNode::Lock => Ok(MemberContent::Bytes(Arc::new([]))),
             InodeNode::Link(_) => Err(FsError::plain(Errno::ELOOP)),
@@ -54,6 +58,12 @@ impl Releases {
             }
             InodeNode::Zip(target) => {
                 self.facts.content().drop_object(&Key::Blob(self.zip_of(target).await?.digest));
+                self.content(node).await
+            }
+            InodeNode::Referrers { place, .. } => {
+                if let ReferrerPlace::Layer(_, layer) = place.as_ref() {
+                    self.facts.content().drop_object(&Key::Blob(layer.digest));
+                }
                 self.content(node).await
             }
             _ => Err(FsError::plain(Errno::EISDIR)),

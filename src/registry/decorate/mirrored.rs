@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::super::mirror::MirrorAddress;
-use super::super::{BlobError, BlobSink, Greeting, RawManifest, Registry, SinkError};
+use super::super::{BlobError, BlobSink, Greeting, RawManifest, Referrers, Registry, SinkError};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::failure::{Failure, Refusal};
 use crate::name::{RepoName, Selector, Tag};
@@ -75,6 +75,10 @@ impl Registry for Mirrored {
             Ok(raw) => Ok(RawManifest { claimed: Some(digest), ..raw }),
             Err(_) => self.origin.manifest(repo, selector).await,
         }
+    }
+
+    async fn referrers(&self, repo: &RepoName, subject: &Digest) -> Referrers {
+        self.origin.referrers(repo, subject).await
     }
 
     async fn blob(
@@ -212,6 +216,12 @@ impl Registry for Mirrors {
             }
         }
         outcome
+    }
+
+    /// Their lists may be old and short, so that nothing follows from them.
+    async fn referrers(&self, repo: &RepoName, _: &Digest) -> Referrers {
+        let rule = "mirrors are not asked for what speaks about a manifest";
+        Referrers::unheard(Refusal::new(Failure::Unreachable, repo.as_str(), rule))
     }
 
     async fn blob(

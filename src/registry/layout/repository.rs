@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 
-use super::super::RawManifest;
+use super::super::{DocumentKind, RawManifest};
 use super::PIECE;
 use super::medium::{Medium, NotOpened, Unreadable};
 use crate::digest::Digest;
@@ -14,7 +14,8 @@ use crate::oci::layout::{
     INDEX_FILE, INDEX_FILE_MAX, LAYOUT_FILE, LAYOUT_FILE_MAX, LayoutPart, check_version, entries,
     tag_of,
 };
-use crate::oci::{Descriptor, DocumentError, MANIFEST_MAX};
+use crate::oci::referrer::{listed, referrers_tag};
+use crate::oci::{Descriptor, DocumentError, MANIFEST_MAX, Manifest};
 
 /// How often, and after which pause, a document that breaks off is read again.
 const REREADS: u32 = 25;
@@ -169,7 +170,40 @@ impl<'a, M: Medium> Repository<'a, M> {
         if got != digest {
             return refuse(Failure::Integrity, format!("the file named {digest} holds {got}"));
         }
-        Ok(RawManifest { bytes: bytes.into(), content_type: None, claimed: Some(digest) })
+        Ok(RawManifest {
+            bytes: bytes.into(),
+            content_type: None,
+            claimed: Some(digest),
+            kind: DocumentKind::Manifest,
+        })
+    }
+
+    /// The manifests in the layout that speak about `subject`: those without a tag whose own
+    /// text says so, and what a list says that was copied along from a registry.
+    pub(super) fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Refusal> {
+        let list = referrers_tag(subject);
+        let mut found = Vec::new();
+        for entry in self.entries()? {
+            let tag = tag_of(&entry);
+            let is_list = tag.as_ref() == Some(&list);
+            if entry.digest == *subject || tag.is_some() && !is_list {
+                continue;
+            }
+            let raw = self.manifest(&Selector::Digest(entry.digest))?;
+            if is_list {
+                let listed = listed(&raw.bytes).map_err(|e| self.refused(list.as_str(), e))?;
+                found.extend(listed);
+                continue;
+            }
+            let read = Manifest::parse(raw.bytes, entry.digest, None);
+            if let Ok(manifest) = read
+                && let Ok(Some(named)) = manifest.subject()
+                && named.digest == *subject
+            {
+                found.push(Descriptor { digest: entry.digest, ..manifest.as_referrer() });
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn blob(&self, blob: &Descriptor) -> Result<M::File, Refusal> {

@@ -212,7 +212,7 @@ async fn run(
     gate.held.lock().resize_with(writers.len(), || None);
     let tasks = writers.iter().cloned().enumerate().map(|(at, writer)| {
         let gated = gated(&registry, &gate, at);
-        let options = push::PushOptions { allow_overwrite: writer.overwrites };
+        let options = push::PushOptions { allow_overwrite: writer.overwrites, signer: None };
         tokio::spawn(async move { push(&writer.plan, &gated, options, &Silent).await })
     });
     let tasks: Vec<_> = tasks.collect();
@@ -295,9 +295,7 @@ impl Ended {
         let manifest = self.registry.document(NAME, tag);
         match Release::read(&manifest).unwrap() {
             Release::Module(layer) => vec![layer.digest],
-            Release::Provider(targets) => {
-                targets.iter().map(|target| target.manifest.digest).collect()
-            }
+            Release::Provider(targets) => targets.iter().map(|target| target.digest()).collect(),
         }
     }
 

@@ -35,6 +35,8 @@ pub const TAGS: [&str; 12] = [
 ];
 /// A writer's claim, which is a tag to the registry alone.
 pub const CLAIM: &str = "_tofufs.1.0.0.0123456789ab";
+/// A tag of referrers, which is there for machines alone.
+pub const HIDDEN: &str = "sha256-0000000000000000000000000000000000000000000000000000000000000001";
 const STORED: &str = "reg.example";
 
 /// What stands on what, and can be made to fail.
@@ -103,7 +105,7 @@ impl Releases {
 
     /// Each release with its repository and tag.
     fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, &Artifact)> {
-        let tags = TAGS.into_iter().chain([CLAIM]);
+        let tags = TAGS.into_iter().chain([CLAIM, HIDDEN]);
         tags.map(|tag| (MODULE, tag, &self.module)).chain([(PROVIDER, "0.1.0", &self.provider)])
     }
 

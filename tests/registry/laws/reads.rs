@@ -1,4 +1,4 @@
-use super::ground::{BackEnd, CLAIM, MODULE, PROVIDER, Releases, TAGS};
+use super::ground::{BackEnd, CLAIM, HIDDEN, MODULE, PROVIDER, Releases, TAGS};
 use crate::support::pack::Artifact;
 use crate::*;
 use tofufs::failure::Refusal;
@@ -11,6 +11,7 @@ async fn keeps_the_laws(all: &Releases, of: BackEnd) {
     a_sink_gets_the_rest_of_what_it_holds(&of, all).await;
     a_blob_has_the_size_that_its_descriptor_says(&of, all).await;
     what_is_not_there_is_absent_and_a_blob_that_is_named_is_lacking(&of, all).await;
+    of_what_nobody_speaks_there_are_no_referrers(&of, all).await;
     nothing_that_is_held_is_said_to_be_lacking(&of, all).await;
     many_at_once_and_some_who_give_up_get_the_same(&of, all).await;
     an_outage_is_no_absence(of).await;
@@ -103,8 +104,10 @@ async fn tags_are_listed_whole_in_order_and_once_and_claims_are_found_by_name(
     wanted.sort();
     assert_eq!(of.registry.tags(&name(MODULE)).await.unwrap(), wanted);
     assert_eq!(of.registry.tags(&name(PROVIDER)).await.unwrap(), [tag("0.1.0")]);
-    let claimed = of.registry.resolve(&name(MODULE), &tag(CLAIM)).await.unwrap();
-    assert_eq!(claimed, Some(all.module.digest()));
+    for hidden in [CLAIM, HIDDEN] {
+        let found = of.registry.resolve(&name(MODULE), &tag(hidden)).await.unwrap();
+        assert_eq!(found, Some(all.module.digest()));
+    }
 }
 
 async fn a_catalog_is_sorted_and_whole(of: &BackEnd, _: &Releases) {
@@ -179,6 +182,13 @@ async fn what_is_not_there_is_absent_and_a_blob_that_is_named_is_lacking(
     }
 }
 
+async fn of_what_nobody_speaks_there_are_no_referrers(of: &BackEnd, all: &Releases) {
+    let said = of.registry.referrers(&name(PROVIDER), &all.provider.digest()).await;
+    assert_eq!((said.entries, said.unheard), (vec![], None));
+    let nowhere = of.registry.referrers(&name("acme/none"), &Digest::of(b"nothing")).await;
+    assert_eq!(nowhere.entries, []);
+}
+
 async fn nothing_that_is_held_is_said_to_be_lacking(of: &BackEnd, all: &Releases) {
     let documents: Vec<Digest> = all.provider.manifests.iter().map(|d| d.digest()).collect();
     assert_eq!(of.registry.lacking(&name(PROVIDER), &documents).await, []);
@@ -211,7 +221,9 @@ async fn an_outage_is_no_absence(mut of: BackEnd) {
         registry.resolve(&module, &gone),
         registry.manifest(&module, &selector),
     );
+    let referrers = registry.referrers(&module, &Digest::of(b"x")).await.whole();
     let errors = [
+        referrers.expect_err("no referrers"),
         tags.expect_err("no list"),
         there.expect_err("no digest"),
         gone.expect_err("no digest"),

@@ -1,6 +1,8 @@
 use tofufs::registry::{Removed, Uploaded};
+use tofufs::stage::attach::{self, Attachment};
 
 use super::ground::{MODULE, PROVIDER, Releases, put, writers};
+use crate::support::pack;
 use crate::*;
 
 #[tokio::test]
@@ -85,5 +87,43 @@ async fn what_is_removed_is_gone_with_its_tags_alone() {
         }
         let other = to.reader.resolve(&repo, &tag("2.0.0")).await.unwrap();
         assert_eq!(other, Some(all.provider.digest()));
+    }
+}
+
+/// What speaks about a manifest is listed, once, whoever keeps the list; also where two write at
+/// once.
+#[tokio::test]
+async fn what_speaks_about_a_manifest_is_listed_once_and_lost_by_nobody() {
+    for writer in writers() {
+        let release = pack::module(&[("main.tf", b"# 1\n")]);
+        put(writer.upload.as_ref(), MODULE, "1.0.0", &release).await;
+        let (upload, repo) = (
+            writer.upload.as_ref(),
+            tofufs::name::Repo { host: "reg.example".parse().unwrap(), name: name(MODULE) },
+        );
+        let subject = attach::subject(upload, &repo, &by_tag("1.0.0")).await.unwrap();
+        let say = |text: &'static str| {
+            let attachment = Attachment {
+                kind: "application/vnd.acme.note".to_owned(),
+                title: Some("note.txt".to_owned()),
+                bytes: Bytes::from_static(text.as_bytes()),
+                annotations: Default::default(),
+            };
+            let (repo, subject) = (&repo, &subject);
+            async move {
+                let patience = Duration::from_secs(30);
+                attach::attach(upload, repo, subject, &attachment, patience, &|_| {}).await.unwrap()
+            }
+        };
+        let (one, other) = tokio::join!(say("one"), say("other"));
+        assert_eq!(say("one").await, one, "{}", writer.name);
+        let said = writer.reader.referrers(&name(MODULE), &release.digest()).await;
+        assert_eq!(said.unheard, None, "{}", writer.name);
+        let mut listed: Vec<Digest> = said.entries.iter().map(|entry| entry.digest).collect();
+        let mut wanted = vec![one, other];
+        (listed.sort(), wanted.sort());
+        assert_eq!(listed, wanted, "{}", writer.name);
+        let tags = writer.reader.tags(&name(MODULE)).await.unwrap();
+        assert_eq!(tags, [tag("1.0.0")], "{}", writer.name);
     }
 }

@@ -32,6 +32,9 @@ pub fn honest(state: &mut State, seen: &Seen) -> Reply {
     if seen.method == "DELETE" {
         return uploads::removed(state, rest);
     }
+    if let Some((repo, subject)) = rest.split_once("/referrers/") {
+        return referrers(state, repo, subject);
+    }
     if let Some((repo, reference)) = rest.split_once("/manifests/") {
         return match state.manifests.get(&(repo.to_owned(), reference.to_owned())) {
             Some((media_type, bytes)) => Reply::new(200, media_type, bytes.clone())
@@ -65,6 +68,26 @@ fn tags(state: &State, repo: &str, query: &str) -> Reply {
         }
         _ => reply,
     }
+}
+
+/// The list of what names `subject`, where such lists are made.
+fn referrers(state: &State, repo: &str, subject: &str) -> Reply {
+    if !state.lists_referrers {
+        return Reply::new(404, "text/plain", "404 page not found\n");
+    }
+    let named = state.manifests.iter().filter(|((of, at), _)| of == repo && at.contains(':'));
+    let entries = named.filter_map(|((_, digest), (media_type, bytes))| {
+        let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+        (value["subject"]["digest"] == subject).then(|| {
+            serde_json::json!({"mediaType": media_type, "digest": digest, "size": bytes.len(),
+                "artifactType": value["artifactType"]})
+        })
+    });
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_by_key(|entry| entry["digest"].to_string());
+    let list = serde_json::json!({"schemaVersion": 2, "mediaType": tofufs::oci::INDEX,
+        "manifests": entries});
+    Reply::new(200, tofufs::oci::INDEX, list.to_string())
 }
 
 fn blob(seen: &Seen, digest: &str, bytes: &[u8]) -> Reply {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tofufs::digest::Digest;
 
-use crate::support::gnupg::GnuPg;
-use crate::support::hostile::{Behaviour, Hostile, Reply, path};
-use crate::support::pack;
-use crate::support::tls::Tls;
+use super::gnupg::GnuPg;
+use super::hostile::{Behaviour, Hostile, Reply, path};
+use super::pack;
+use super::tls::Tls;
 
 /// The platforms of every release.
 pub const PLATFORMS: [&str; 3] = ["darwin_arm64", "linux_amd64", "linux_arm64"];

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::{ArtifactRefusal, PackageEntry, Target, refuse};
 use crate::digest::Digest;
+use crate::name::{Platform, ZipName};
 
 /// The document, read strictly: every line is a sum, two spaces (or a space and `*`) and a name,
 /// and no name has two sums.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReleaseSums {
     raw: Vec<u8>,
+    identity: Digest,
     lines: BTreeMap<String, Digest>,
 }
 
@@ -38,7 +41,7 @@ impl ReleaseSums {
                 _ => {}
             }
         }
-        Ok(ReleaseSums { lines, raw })
+        Ok(ReleaseSums { identity: Digest::of(&raw), lines, raw })
     }
 
     /// As it came.
@@ -48,7 +51,7 @@ impl ReleaseSums {
 
     /// The digest of the document.
     pub fn identity(&self) -> Digest {
-        Digest::of(&self.raw)
+        self.identity
     }
 
     /// The digests of all its files, in the order of their names.
@@ -59,6 +62,39 @@ impl ReleaseSums {
     /// The digest of the file that has exactly this name.
     pub fn of(&self, name: &str) -> Option<Digest> {
         self.lines.get(name).copied()
+    }
+
+    /// How many bytes of memory it takes, about.
+    pub fn weight(&self) -> u64 {
+        const LINE_BYTES: usize = 128;
+        let names: usize = self.lines.keys().map(|name| LINE_BYTES + name.len()).sum();
+        (self.raw.len() + names) as u64
+    }
+
+    /// The zips that it names, in the order of their platforms.
+    ///
+    /// # Errors
+    /// They are not those of one release.
+    pub fn targets(&self) -> Result<Vec<Target>, ArtifactRefusal> {
+        let mut by_platform: BTreeMap<Platform, (ZipName, &str, Digest)> = BTreeMap::new();
+        for (name, digest) in &self.lines {
+            let Ok(zip) = name.parse::<ZipName>() else { continue };
+            let first = by_platform.first_key_value().map(|(_, (first, ..))| first);
+            if let Some(first) = first
+                && (&first.kind, &first.version) != (&zip.kind, &zip.version)
+            {
+                return refuse(format!(
+                    "SHA256SUMS names zips of two releases, {} {} and {} {}",
+                    first.kind, first.version, zip.kind, zip.version
+                ));
+            }
+            by_platform.insert(zip.platform.clone(), (zip, name, *digest));
+        }
+        let target = |(platform, (_, name, digest)): (Platform, (ZipName, &str, Digest))| Target {
+            platform,
+            package: PackageEntry::Zip { name: name.to_owned(), digest },
+        };
+        Ok(by_platform.into_iter().map(target).collect())
     }
 }
 
@@ -89,6 +125,35 @@ mod tests {
             "<html>\n".to_owned(),
         ] {
             assert!(read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn its_zips_are_those_of_one_release() {
+        let sum = "a".repeat(64);
+        let targets = |names: &[&str]| {
+            let text: String = names.iter().map(|name| format!("{sum}  {name}\n")).collect();
+            let sums = ReleaseSums::parse(text.into_bytes()).unwrap();
+            let platforms = |all: Vec<Target>| {
+                all.iter().map(|target| target.platform.to_string()).collect::<Vec<_>>()
+            };
+            sums.targets().map(platforms).map_err(|e| e.to_string())
+        };
+        let (arm, amd) = (
+            "terraform-provider-a_1.0.0_linux_arm64.zip",
+            "terraform-provider-a_1.0.0_linux_amd64.zip",
+        );
+        let beside = ["terraform-provider-a_1.0.0_manifest.json", "notes.txt"];
+        assert_eq!(
+            targets(&[arm, beside[0], amd, beside[1]]).unwrap(),
+            ["linux_amd64", "linux_arm64"]
+        );
+        assert_eq!(targets(&beside).unwrap(), Vec::<String>::new());
+        for other in [
+            "terraform-provider-a_1.0.1_linux_arm64.zip",
+            "terraform-provider-b_1.0.0_linux_arm64.zip",
+        ] {
+            assert!(targets(&[amd, other]).unwrap_err().contains("two releases"), "{other}");
         }
     }
 }

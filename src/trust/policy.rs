@@ -1,0 +1,350 @@
+//! A policy: who has to have signed what is opened, by scopes of names of which the most specific
+//! one alone decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hcl_edit::Span as _;
+use hcl_edit::structure::{Block, Structure};
+
+use super::key::PublicKey;
+use super::statement::SIGNED;
+use super::syntax::PolicyText;
+use crate::digest::Digest;
+use crate::name::{Host, Repo, RepoName};
+
+/// The rule of a policy that its text breaks, and in which line.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("line {line}: {rule}")]
+pub struct PolicyError {
+    pub line: usize,
+    pub rule: String,
+}
+
+/// What is to be read of a file that a policy names, by the name that it has there.
+pub type ReadKey<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
+
+/// The policy of one file.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The file, as sentences call it.
+    pub name: String,
+    /// Whether what no scope covers is admitted unseen.
+    pub accepts_others: bool,
+    pub(super) signers: BTreeMap<String, Signer>,
+    pub(super) scopes: Vec<Scope>,
+}
+
+/// Who may sign.
+#[derive(Clone, Debug)]
+pub(super) struct Signer {
+    /// Any of them: an old one and its successor.
+    pub keys: Vec<PublicKey>,
+    /// The kind of statement that counts.
+    pub predicate: String,
+}
+
+/// What a part of all names has to fulfil.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    pub place: ScopePlace,
+    /// Where it stands in the policy.
+    pub line: usize,
+    pub rule: ScopeRule,
+}
+
+/// A registry, or what lies at and below a name in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ScopePlace {
+    pub host: Host,
+    pub path: Option<RepoName>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum ScopeRule {
+    /// Everything is admitted, unseen.
+    Accepts,
+    Wants(Wanted),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// One of them has to have signed.
+    pub any: Vec<String>,
+    /// Each of them has to have signed.
+    pub all: Vec<String>,
+    /// What is admitted, signed or not.
+    pub digests: BTreeSet<Digest>,
+    pub bind: SignedName,
+    /// What the names of this scope are called in signatures.
+    pub signed_prefix: Option<ScopePlace>,
+    /// Another repository in which signatures lie.
+    pub evidence: Option<Repo>,
+}
+
+/// How much of the name a signature has to name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum SignedName {
+    Nothing,
+    Repository,
+    Tag,
+}
+
+impl ScopePlace {
+    fn parse(text: &str) -> Option<ScopePlace> {
+        let (host, path) = match text.split_once('/') {
+            Some((host, path)) => (host, Some(path.parse().ok()?)),
+            None => (text, None),
+        };
+        Some(ScopePlace { host: host.parse().ok()?, path })
+    }
+
+    fn holds(&self, repo: &Repo) -> bool {
+        self.host == repo.host && repo.name.is_within(self.path.as_ref())
+    }
+
+    /// By how much it is narrower than its registry.
+    fn depth(&self) -> usize {
+        self.path.as_ref().map_or(0, |path| path.components().count())
+    }
+
+    /// What `repo`, which lies in this scope, is called where `prefix` stands for the scope.
+    pub(super) fn renamed(&self, repo: &Repo, prefix: &ScopePlace) -> String {
+        let rest = repo.name.components().skip(self.depth());
+        let above = prefix.path.iter().flat_map(RepoName::components);
+        let parts = [prefix.host.as_str()].into_iter().chain(above).chain(rest);
+        parts.collect::<Vec<_>>().join("/")
+    }
+}
+
+impl std::fmt::Display for ScopePlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}/{path}", self.host),
+            None => self.host.fmt(f),
+        }
+    }
+}
+
+const DEFAULTS: [(&str, bool); 2] = [("refuse", false), ("insecure_accept_anything", true)];
+
+impl Policy {
+    /// Reads the policy in `text`; `read` reads the files of keys.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn parse(name: &str, text: &str, read: ReadKey<'_>) -> Result<Policy, PolicyError> {
+        let text = PolicyText(text);
+        let body = text.parse()?;
+        let top = text.attributes(&body, &["default"], "a policy")?;
+        let Some(default) = top.get("default") else {
+            return text.error(1, "default is missing: \"refuse\" or \"insecure_accept_anything\"");
+        };
+        let said = text.string(*default)?;
+        let Some((_, accepts_others)) = DEFAULTS.iter().find(|(word, _)| *word == said) else {
+            let rule = "default is \"refuse\" or \"insecure_accept_anything\"";
+            return text.error(default.1, rule);
+        };
+        let mut policy = Policy {
+            name: name.to_owned(),
+            accepts_others: *accepts_others,
+            signers: BTreeMap::new(),
+            scopes: Vec::new(),
+        };
+        let mut lines = BTreeMap::new();
+        for structure in body.iter() {
+            let Structure::Block(block) = structure else { continue };
+            let line = text.line(block.span());
+            let labels: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
+            match (block.ident.as_str(), labels.as_slice()) {
+                ("signer", [signer]) => {
+                    let read = read_signer(&text, block, signer, read)?;
+                    if policy.signers.insert((*signer).to_owned(), read).is_some() {
+                        return text.error(line, format!("the signer {signer:?} stands twice"));
+                    }
+                    lines.insert((*signer).to_owned(), line);
+                }
+                ("scope", [place]) => {
+                    policy.enter(&text, read_scope(&text, block, place, line)?)?
+                }
+                (kind, _) => {
+                    let wanted =
+                        "a policy has blocks signer \"NAME\" and scope \"HOST/NAME\" alone";
+                    return text.error(line, format!("{wanted}, and no {kind} like this"));
+                }
+            }
+        }
+        policy.check(&text, &lines)?;
+        Ok(policy)
+    }
+
+    fn enter(&mut self, text: &PolicyText<'_>, scope: Scope) -> Result<(), PolicyError> {
+        if self.scopes.iter().any(|other| other.place == scope.place) {
+            return text.error(scope.line, format!("the scope {} stands twice", scope.place));
+        }
+        self.scopes.push(scope);
+        Ok(())
+    }
+
+    /// Each signer is there, and is used.
+    fn check(
+        &self,
+        text: &PolicyText<'_>,
+        lines: &BTreeMap<String, usize>,
+    ) -> Result<(), PolicyError> {
+        let mut used = BTreeSet::new();
+        for scope in &self.scopes {
+            let ScopeRule::Wants(wanted) = &scope.rule else { continue };
+            for signer in wanted.any.iter().chain(&wanted.all) {
+                if !self.signers.contains_key(signer) {
+                    return text.error(scope.line, format!("there is no signer {signer:?}"));
+                }
+                used.insert(signer.as_str());
+            }
+        }
+        match self.signers.keys().find(|signer| !used.contains(signer.as_str())) {
+            None => Ok(()),
+            Some(unused) => {
+                let line = lines.get(unused).copied().unwrap_or(1);
+                text.error(line, format!("no scope names the signer {unused:?}"))
+            }
+        }
+    }
+
+    /// The scope that decides about a repository.
+    pub(super) fn scope(&self, repo: &Repo) -> Option<&Scope> {
+        let holding = self.scopes.iter().filter(|scope| scope.place.holds(repo));
+        holding.max_by_key(|scope| scope.place.depth())
+    }
+
+    /// What decides about a repository, in a sentence.
+    pub fn says_of(&self, repo: &Repo) -> String {
+        let name = &self.name;
+        match self.scope(repo) {
+            None if self.accepts_others => format!("{name}: no scope; accepted by default"),
+            None => format!("{name}: no scope; refused by default"),
+            Some(scope) => {
+                let at = format!("{name}:{} (scope {})", scope.line, scope.place);
+                match &scope.rule {
+                    ScopeRule::Accepts => format!("{at}: accepts anything"),
+                    ScopeRule::Wants(wanted) => format!("{at}: wants {}", wanted.in_words()),
+                }
+            }
+        }
+    }
+
+    /// How many scopes and signers it has.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.scopes.len(), self.signers.len())
+    }
+}
+
+impl Wanted {
+    pub(super) fn in_words(&self) -> String {
+        let mut all = Vec::new();
+        if !self.any.is_empty() {
+            all.push(format!("signer {}", self.any.join(" or ")));
+        }
+        if !self.all.is_empty() {
+            all.push(format!("signer {}", self.all.join(" and ")));
+        }
+        if all.is_empty() { "one of its digests".to_owned() } else { all.join(", and ") }
+    }
+}
+
+fn read_signer(
+    text: &PolicyText<'_>,
+    block: &Block,
+    name: &str,
+    read: ReadKey<'_>,
+) -> Result<Signer, PolicyError> {
+    no_blocks(text, block)?;
+    let of = format!("the signer {name:?}");
+    let found = text.attributes(&block.body, &["keys", "predicate"], &of)?;
+    let Some(files) = found.get("keys") else {
+        return text.error(text.line(block.span()), format!("{of} has no keys"));
+    };
+    let mut keys = Vec::new();
+    for file in text.strings(*files)? {
+        let key = read(&file).and_then(|pem| PublicKey::from_pem(&pem).map_err(|e| e.to_string()));
+        match key {
+            Ok(key) => keys.push(key),
+            Err(rule) => return text.error(files.1, format!("the key {file}: {rule}")),
+        }
+    }
+    let predicate = found.get("predicate").map(|p| text.string(*p)).transpose()?;
+    Ok(Signer { keys, predicate: predicate.unwrap_or_else(|| SIGNED.to_owned()) })
+}
+
+const SCOPE: &[&str] = &[
+    "signed_by",
+    "all_of",
+    "digests",
+    "insecure_accept_anything",
+    "bind",
+    "signed_prefix",
+    "evidence",
+];
+
+fn read_scope(
+    text: &PolicyText<'_>,
+    block: &Block,
+    place: &str,
+    line: usize,
+) -> Result<Scope, PolicyError> {
+    no_blocks(text, block)?;
+    let of = format!("the scope {place:?}");
+    let Some(place) = ScopePlace::parse(place) else {
+        return text.error(line, format!("{of} is no HOST[:PORT] or HOST[:PORT]/NAME"));
+    };
+    let found = text.attributes(&block.body, SCOPE, &of)?;
+    if let Some(accepts) = found.get("insecure_accept_anything") {
+        if found.len() > 1 || !text.boolean(*accepts)? {
+            let rule = "insecure_accept_anything = true stands alone in its scope";
+            return text.error(accepts.1, rule);
+        }
+        return Ok(Scope { place, line, rule: ScopeRule::Accepts });
+    }
+    let strings = |name: &str| match found.get(name) {
+        Some(attribute) => text.strings(*attribute),
+        None => Ok(Vec::new()),
+    };
+    let (any, all, digests) = (strings("signed_by")?, strings("all_of")?, strings("digests")?);
+    if any.is_empty() && all.is_empty() && digests.is_empty() {
+        let rule = "wants nothing: it has signed_by, all_of, digests or insecure_accept_anything";
+        return text.error(line, format!("{of} {rule}"));
+    }
+    let digests = digests.iter().map(|digest| digest.parse::<Digest>()).collect::<Result<_, _>>();
+    let digests = digests.or_else(|e| text.error(line, format!("{of}: {e}")))?;
+    let bind = match found.get("bind").map(|b| text.string(*b)).transpose()?.as_deref() {
+        None | Some("digest") => SignedName::Nothing,
+        Some("repository") => SignedName::Repository,
+        Some("tag") => SignedName::Tag,
+        Some(_) => return text.error(line, "bind is \"digest\", \"repository\" or \"tag\""),
+    };
+    let signed_prefix = found.get("signed_prefix").map(|p| text.string(*p)).transpose()?;
+    let signed_prefix = match signed_prefix.map(|prefix| ScopePlace::parse(&prefix)) {
+        Some(None) => return text.error(line, "signed_prefix is no HOST or HOST/NAME"),
+        other => other.flatten(),
+    };
+    let evidence = found.get("evidence").map(|e| text.string(*e)).transpose()?;
+    let evidence = match evidence.map(|repo| ScopePlace::parse(&repo)) {
+        Some(Some(ScopePlace { host, path: Some(name) })) => Some(Repo { host, name }),
+        Some(_) => return text.error(line, "evidence is no HOST/NAME"),
+        None => None,
+    };
+    let wanted = Wanted { any, all, digests, bind, signed_prefix, evidence };
+    Ok(Scope { place, line, rule: ScopeRule::Wants(wanted) })
+}
+
+fn no_blocks(text: &PolicyText<'_>, block: &Block) -> Result<(), PolicyError> {
+    match block.body.blocks().next() {
+        None => Ok(()),
+        Some(inner) => {
+            let rule = format!("there is no {} block in a {}", inner.ident, block.ident);
+            text.error(text.line(inner.span()), rule)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,78 @@
+use super::*;
+
+const KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
+-----END PUBLIC KEY-----
+";
+
+fn parse(text: &str) -> Result<Policy, PolicyError> {
+    Policy::parse("policy.hcl", text, &mut |name| match name {
+        "a.pub" => Ok(KEY.to_owned()),
+        _ => Err("there is no such file".to_owned()),
+    })
+}
+
+#[track_caller]
+fn refused(text: &str, line: usize, says: &str) {
+    let error = parse(text).expect_err(text);
+    assert!(error.line == line && error.rule.contains(says), "{text}: {error}");
+}
+
+const SIGNER: &str = "default = \"refuse\"\nsigner \"a\" {\n  keys = [\"a.pub\"]\n}\n";
+
+#[test]
+fn a_policy_says_who_decides_by_the_most_specific_scope() {
+    let policy = parse(&format!(
+        "{SIGNER}scope \"r.example\" {{\n  insecure_accept_anything = true\n}}
+scope \"r.example/acme\" {{\n  signed_by = [\"a\"]\n  bind = \"tag\"\n}}
+scope \"r.example/acme/old\" {{ digests = [\"{}\"] }}\n",
+        Digest::of(b"x")
+    ))
+    .unwrap();
+    let says = |name: &str| {
+        let (host, name) = name.split_once('/').unwrap();
+        policy.says_of(&Repo { host: host.parse().unwrap(), name: name.parse().unwrap() })
+    };
+    assert_eq!(says("r.example/x"), "policy.hcl:5 (scope r.example): accepts anything");
+    assert_eq!(says("r.example/acmes"), "policy.hcl:5 (scope r.example): accepts anything");
+    assert_eq!(says("r.example/acme"), "policy.hcl:8 (scope r.example/acme): wants signer a");
+    assert_eq!(says("r.example/acme/n"), "policy.hcl:8 (scope r.example/acme): wants signer a");
+    assert!(says("r.example/acme/old/n").ends_with("wants one of its digests"));
+    assert_eq!(says("other.example/n"), "policy.hcl: no scope; refused by default");
+    assert_eq!(policy.counts(), (3, 1));
+}
+
+/// S15
+#[test]
+fn a_policy_that_is_not_understood_is_none() {
+    refused("", 1, "default is missing");
+    refused("default = \"accept\"", 1, "default is");
+    refused("default = true", 1, "no text");
+    refused("default = \"refuse\"\ndefault = \"insecure_accept_anything\"", 2, "redefined");
+    refused("default = \"refuse\"\ndefualt = 1", 2, "defualt");
+    refused("default = \"refuse\"\nscope \"a.b\" {\n", 2, "");
+    refused("default = \"refuse\"\nsigners \"a\" {}", 2, "signers");
+    refused(&SIGNER.replace("a.pub", "b.pub"), 3, "no such file");
+    refused(SIGNER, 2, "no scope names");
+    refused("default = \"refuse\"\nsigner \"a\" {}\n", 2, "has no keys");
+    let scope = |body: &str| format!("{SIGNER}scope \"a.b\" {{\n  {body}\n}}\n");
+    assert!(parse(&scope("signed_by = [\"a\"]")).is_ok());
+    refused(&scope("signed_by = [\"b\"]"), 5, "no signer \"b\"");
+    refused(&scope(""), 5, "wants nothing");
+    refused(&scope("signed_by = []"), 6, "empty");
+    refused(&scope("signed_by = \"a\""), 6, "no list");
+    refused(&scope("signed_by = [\"a\"]\n  signed_by = [\"a\"]"), 7, "redefined");
+    refused(&scope("signed_by = [\"a\"]\n  bind = \"x\""), 5, "bind is");
+    refused(&scope("digests = [\"sha256:0\"]"), 5, "sha256:0");
+    refused(&scope("insecure_accept_anything = true\n  signed_by = [\"a\"]"), 6, "alone");
+    refused(&scope("insecure_accept_anything = false"), 6, "alone");
+    refused(&scope("signed_by = [\"a\"]\n  inner {\n  }"), 7, "inner");
+    refused(&scope("signed_by = [\"a\"]\n  min_age = \"7d\""), 7, "min_age");
+    refused(&scope("signed_by = [\"${a}\"]"), 6, "no list");
+    refused(
+        &format!("{0}scope \"a.b\" {{\n  signed_by = [\"a\"]\n}}", scope("signed_by = [\"a\"]")),
+        8,
+        "twice",
+    );
+    refused(&format!("{SIGNER}scope \"nothing here\" {{\n}}"), 5, "HOST");
+}

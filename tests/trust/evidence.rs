@@ -1,0 +1,179 @@
+//! Where signatures are looked for, and what it means that they are not found.
+
+use crate::support::hostile::{Behaviour, Reply, path};
+use crate::*;
+
+/// What `tofufs verify` says of the one release of a registry, and of what there is beside it.
+struct Bed {
+    server: Hostile,
+    trust: Trust,
+    digest: Digest,
+}
+
+impl Bed {
+    fn new(lists: bool) -> Bed {
+        let (server, trust) = (Hostile::start(), Trust::new());
+        if lists {
+            server.list_referrers();
+        }
+        let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
+        trust.policy(&server.host(), "");
+        Bed { server, trust, digest }
+    }
+
+    /// The verdict and why.
+    fn verdict(&self) -> (String, String) {
+        let reference = format!("{}/acme/net:1.0.0", self.server.host());
+        let words = ["verify", "--json", "--deadline", "3s", "--policy", "policy.hcl", &reference];
+        let output = self.trust.run(&self.server.host(), &words);
+        let said: serde_json::Value =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+        let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
+        assert_eq!(output.status.success(), text("verdict") == "admitted", "{output:?}");
+        (text("verdict"), text("why"))
+    }
+
+    #[track_caller]
+    fn is(&self, verdict: &str, says: &str) {
+        let (said, why) = self.verdict();
+        assert!(said == verdict && why.contains(says), "{said}: {why:?}; wanted {verdict}: {says}");
+    }
+
+    fn bundle(&self) -> Vec<u8> {
+        self.trust.approves(self.digest, &repo(&self.server, "acme/net"), Some("1.0.0"))
+    }
+
+    fn list_at(&self) -> String {
+        format!("/v2/acme/net/referrers/{}", self.digest)
+    }
+}
+
+/// S01, S02
+#[test]
+fn a_list_that_was_not_had_is_unknown_and_an_empty_one_is_a_refusal() {
+    let bed = Bed::new(true);
+    bed.is("refused", "found no signature");
+    for (status, says) in [(403, "403"), (503, "503"), (400, "400")] {
+        bed.server.rule(path(bed.list_at()), Behaviour::Answer(Reply::error(status, "NO")));
+        bed.is("unknown", says);
+    }
+    bed.server.rule(path(bed.list_at()), Behaviour::Answer(Reply::new(200, "text/html", "<h>")));
+    bed.is("unknown", "HTML");
+    bed.server.behave();
+    sign(&bed.server, &bed.trust, "acme/net", bed.digest, None);
+    bed.is("admitted", "signed");
+    let none = Reply::new(200, tofufs::oci::INDEX, "{\"schemaVersion\":2,\"manifests\":[]}");
+    let other = Bed { trust: Trust::new(), ..Bed::new(true) };
+    other.trust.policy(&other.server.host(), "");
+    sign(&other.server, &other.trust, "acme/net", other.digest, None);
+    other.server.rule(path(other.list_at()), Behaviour::Answer(none));
+    other.is("refused", "found no signature");
+}
+
+/// S03, and signatures as cosign 2 left them.
+#[test]
+fn without_lists_the_tags_are_asked() {
+    let bed = Bed::new(false);
+    bed.is("refused", "found no signature");
+    let kind = "application/vnd.dev.cosign.simplesigning.v1+json";
+    let payload = json!({"critical": {"identity": {"docker-reference": "r"},
+        "image": {"docker-manifest-digest": bed.digest.to_string()},
+        "type": "cosign container image signature"}, "optional": null})
+    .to_string();
+    let signature = STANDARD.encode(bed.trust.key.sign(payload.as_bytes()).unwrap());
+    let layer = |signature: &str| {
+        json!({"schemaVersion": 2, "mediaType": IMAGE,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": bed.server.put_blob(b"{}").to_string(), "size": 2},
+            "layers": [{"mediaType": kind, "size": payload.len(),
+                "digest": bed.server.put_blob(payload.as_bytes()).to_string(),
+                "annotations": {"dev.cosignproject.cosign/signature": signature}}]})
+        .to_string()
+    };
+    let tag = format!("sha256-{}.sig", bed.digest.hex());
+    let put = |text: String| {
+        bed.server.put_manifest("acme/net", Some(&tag), IMAGE, text.as_bytes());
+    };
+    put(layer("AAAA"));
+    bed.is("refused", "1 by another key");
+    put(layer(&signature));
+    bed.is("admitted", "signed");
+    // What a list has takes its place.
+    let listed = Bed::new(true);
+    speak(&listed.server, "acme/net", listed.digest, "application/vnd.acme.note", b"hello");
+    listed.server.put_manifest("acme/net", Some(&tag), IMAGE, layer(&signature).as_bytes());
+    listed.is("refused", "found no signature");
+}
+
+/// S04
+#[test]
+fn a_list_is_believed_about_nothing_but_that_something_exists() {
+    let bed = Bed::new(true);
+    let other = bed.server.publish("acme/net", "2.0.0", &module("# 2"));
+    let of_other = speak(&bed.server, "acme/net", other, BUNDLE, &bed.bundle());
+    let signature = speak(&bed.server, "acme/net", bed.digest, BUNDLE, &bed.bundle());
+    let list = |entries: &[Digest], kind: &str| {
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|digest| {
+                let raw = bed.server.manifest("acme/net", &digest.to_string()).unwrap_or_default();
+                json!({"mediaType": IMAGE, "digest": digest.to_string(), "size": raw.len().max(1),
+                    "artifactType": kind})
+            })
+            .collect();
+        let text = json!({"schemaVersion": 2, "mediaType": tofufs::oci::INDEX,
+            "manifests": entries});
+        let reply = Reply::new(200, tofufs::oci::INDEX, text.to_string());
+        bed.server.rule(path(bed.list_at()), Behaviour::Answer(reply));
+    };
+    list(&[of_other], BUNDLE);
+    bed.is("refused", "found no signature");
+    list(&[Digest::of(b"nothing")], BUNDLE);
+    bed.is("unknown", "404");
+    list(&[of_other, signature], "application/vnd.oci.empty.v1+json");
+    bed.is("admitted", "signed");
+}
+
+/// S06
+#[test]
+fn so_many_signatures_are_looked_at_and_no_more() {
+    for (bad, verdict, says) in [(63, "admitted", "signed"), (64, "unknown", "first 64")] {
+        let bed = Bed::new(true);
+        let stranger = Trust::new();
+        let repo = repo(&bed.server, "acme/net");
+        let mut listed = Vec::new();
+        for n in 0..bad {
+            let bundle = stranger.approves(bed.digest, &repo, Some(&n.to_string()));
+            listed.push(speak(&bed.server, "acme/net", bed.digest, BUNDLE, &bundle));
+        }
+        listed.push(speak(&bed.server, "acme/net", bed.digest, BUNDLE, &bed.bundle()));
+        let entries: Vec<_> = listed
+            .iter()
+            .map(|digest| {
+                json!({"mediaType": IMAGE, "digest": digest.to_string(), "size": 1,
+                    "artifactType": BUNDLE})
+            })
+            .collect();
+        let text = json!({"schemaVersion": 2, "mediaType": tofufs::oci::INDEX,
+            "manifests": entries});
+        let reply = Reply::new(200, tofufs::oci::INDEX, text.to_string());
+        bed.server.rule(path(bed.list_at()), Behaviour::Answer(reply));
+        bed.is(verdict, says);
+    }
+}
+
+/// S09
+#[test]
+fn evidence_is_what_its_digest_says_and_of_a_size() {
+    let bed = Bed::new(true);
+    let bundle = bed.bundle();
+    speak(&bed.server, "acme/net", bed.digest, BUNDLE, &bundle);
+    let mut flipped = bundle.clone();
+    flipped[10] ^= 1;
+    let blob = path(format!("/v2/acme/net/blobs/{}", Digest::of(&bundle)));
+    bed.server.rule(blob, Behaviour::Answer(Reply::new(200, "application/json", flipped)));
+    bed.is("unknown", "digest");
+    let large = Bed::new(true);
+    speak(&large.server, "acme/net", large.digest, BUNDLE, &vec![b' '; (1 << 20) + 1]);
+    large.is("unknown", "1048576");
+}

@@ -1,0 +1,201 @@
+//! Signing what is published, before anybody can see it; and cosign in both directions.
+
+use std::io::Write as _;
+
+use tofufs::name::Selector;
+
+use crate::support::docker_registry::{Access, DockerRegistry};
+use crate::support::hostile::Seen;
+use crate::*;
+
+fn source(trust: &Trust) -> PathBuf {
+    let dir = trust.path("network");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("main.tf"), "# signed\n").unwrap();
+    dir
+}
+
+/// The tag is the last that is written, and by then the signature is listed; also for a provider.
+#[test]
+fn a_signature_is_listed_before_the_tag_is_written() {
+    for lists in [true, false] {
+        let (server, trust) = (Hostile::start(), Trust::new());
+        if lists {
+            server.list_referrers();
+        }
+        let host = server.host();
+        let dir = source(&trust);
+        let reference = format!("{host}/acme/net:1.0.0");
+        let push = ["push", "--sign-key", "acme.key", dir.to_str().unwrap(), &reference];
+        trust.ran(&host, &push);
+        let puts: Vec<String> = server
+            .requests()
+            .into_iter()
+            .filter(|seen| seen.method == "PUT" && seen.path.contains("/manifests/"))
+            .map(|seen: Seen| seen.path.rsplit_once('/').unwrap().1.to_owned())
+            .filter(|at| !at.starts_with("_tofufs."))
+            .collect();
+        assert_eq!(puts.last().map(String::as_str), Some("1.0.0"), "{puts:?}");
+        trust.policy(&host, "bind = \"tag\"");
+        let verify = ["verify", "--policy", "policy.hcl", &*reference];
+        assert!(trust.ran(&host, &verify)[0].ends_with("signed by acme"));
+        // S17. The same again is the same signature.
+        let count = server.requests().len();
+        trust.ran(&host, &push);
+        trust.ran(&host, &["sign", "--key", "acme.key", &reference]);
+        let again = server.requests().split_off(count);
+        assert!(again.iter().all(|seen| !matches!(&*seen.method, "PUT" | "POST")), "{again:?}");
+    }
+}
+
+/// S17
+#[test]
+fn a_program_that_does_not_sign_leaves_no_tag() {
+    let (server, trust) = (Hostile::start(), Trust::new());
+    server.list_referrers();
+    let (host, dir) = (server.host(), source(&trust));
+    let reference = format!("{host}/acme/net:1.0.0");
+    for (command, says) in [
+        ("sh -c 'echo no key here >&2; exit 3'", "no key here"),
+        ("true", "no new signature"),
+        ("sleep 60", "had not ended"),
+        ("/no/such/program %r", "cannot be run"),
+    ] {
+        let words = ["push", "--deadline", "1s", "--sign-command", command];
+        let words = [&words[..], &[dir.to_str().unwrap(), &*reference]].concat();
+        let said = trust.failed(&host, &words, 1);
+        assert!(said.contains(says), "{said}");
+        assert!(server.manifest("acme/net", "1.0.0").is_none(), "{command}");
+    }
+    let usage = ["push", "--sign-command", "'open", dir.to_str().unwrap(), &reference];
+    trust.failed(&host, &usage, 2);
+    // One that signs: this program itself.
+    let program = support::world::program();
+    let command = format!(
+        "{} sign --plain-http {host} --key {} %r",
+        program.display(),
+        trust.path("acme.key").display()
+    );
+    let words = ["push", "--sign-command", &*command, dir.to_str().unwrap(), &reference];
+    trust.ran(&host, &words);
+    assert!(server.manifest("acme/net", "1.0.0").is_some());
+}
+
+#[test]
+fn a_key_that_others_can_read_or_of_another_kind_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let trust = Trust::new();
+    let key = trust.path("acme.key");
+    let sign = || trust.failed("a.b", &["sign", "--key", "acme.key", "a.b/c:1"], 1);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(sign().contains("others can read it"));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let canary = "Y2FuYXJ5LTVmMmItY2FuYXJ5LTVmMmI=";
+    for (text, says) in [
+        ("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\n", "--sign-command"),
+        ("-----BEGIN ENCRYPTED PRIVATE KEY-----\n", "encrypted"),
+        ("-----BEGIN PUBLIC KEY-----\n", "no PEM text"),
+        ("-----BEGIN PRIVATE KEY-----\nCANARY\n-----END PRIVATE KEY-----\n", "no key over P-256"),
+    ] {
+        let mut file = fs::File::create(&key).unwrap();
+        file.write_all(text.replace("CANARY", canary).as_bytes()).unwrap();
+        let said = sign();
+        assert!(said.contains(says) && !said.contains(canary), "{said}");
+    }
+}
+
+/// Whoever commits from a mount signs by the mount's key.
+#[test]
+fn a_commit_is_signed() {
+    let (server, trust) = (Hostile::start(), Trust::new());
+    server.list_referrers();
+    let host = server.host();
+    let key = trust.path("acme.key");
+    let options = support::mount::Options::new().args([
+        "--plain-http",
+        &host,
+        "--sign-key",
+        key.to_str().unwrap(),
+    ]);
+    let Some(mount) = Mount::start(&[&host], options) else { return };
+    let staged = mount.join(format!("staging/{host}/acme/net/1.0.0"));
+    fs::create_dir_all(&staged).unwrap();
+    fs::write(staged.join("main.tf"), "# committed\n").unwrap();
+    let mut commit = mount.command("commit");
+    commit.arg(&staged);
+    assert!(support::mount::finish(commit).status.success(), "{}", mount.log());
+    trust.policy(&host, "bind = \"tag\"");
+    let reference = format!("{host}/acme/net:1.0.0");
+    trust.ran(&host, &["verify", "--policy", "policy.hcl", &reference]);
+    assert!(!mount.log().contains("PRIVATE KEY"));
+}
+
+/// Runs cosign, which has to be on PATH.
+fn cosign(program: &Path, trust: &Trust, words: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(words).current_dir(trust.dir.path()).env_clear().stdin(Stdio::null());
+    command.env("HOME", trust.path("home")).env("COSIGN_PASSWORD", "");
+    support::mount::finish(command)
+}
+
+/// Ours are verified by cosign, and cosign's by us.
+#[test]
+fn cosign_verifies_ours_and_we_verify_its_own() {
+    let Some(program) = support::program("cosign") else { return };
+    let Some(docker) = DockerRegistry::start(Access::Anybody, false) else { return };
+    let host = docker.host();
+    for (name, private) in [("one", p256_key()), ("two", private_key())] {
+        let trust = Trust::with(&private);
+        let dir = source(&trust);
+        let reference = format!("{host}/acme/{name}:1.0.0");
+        let words = ["push", "--allow-overwrite", "--sign-key", "acme.key"];
+        let words = [&words[..], &[dir.to_str().unwrap(), &*reference]].concat();
+        let pushed = trust.ran(&host, &words).remove(0);
+        let by_digest = format!("{host}/acme/{name}@{}", pushed.rsplit_once('@').unwrap().1);
+        let flags = [
+            "verify",
+            "--key",
+            "acme.pub",
+            "--insecure-ignore-tlog",
+            "--allow-http-registry",
+            "-a",
+        ];
+        let tag = "org.tofufs.tag=1.0.0";
+        let said = cosign(&program, &trust, &[&flags[..], &[tag, &*by_digest]].concat());
+        assert!(said.status.success(), "{host}: {said:?}");
+    }
+    let trust = Trust::new();
+    let dir = source(&trust);
+    let reference = format!("{host}/acme/theirs:1.0.0");
+    let words = ["push", "--allow-overwrite", dir.to_str().unwrap(), &*reference];
+    let pushed = trust.ran(&host, &words).remove(0);
+    let digest: Digest = pushed.rsplit_once('@').unwrap().1.parse().unwrap();
+    let made = cosign(&program, &trust, &["generate-key-pair"]);
+    assert!(made.status.success(), "{made:?}");
+    fs::copy(trust.path("cosign.pub"), trust.path("acme.pub")).unwrap();
+    trust.policy(&host, "");
+    let verify = ["verify", "--policy", "policy.hcl", &*reference];
+    trust.failed(&host, &verify, 1);
+    let by_digest = format!("{host}/acme/theirs@{}", Selector::Digest(digest));
+    let flags = [
+        "sign",
+        "--yes",
+        "--key",
+        "cosign.key",
+        "--use-signing-config=false",
+        "--tlog-upload=false",
+        "--allow-http-registry",
+    ];
+    let said = cosign(&program, &trust, &[&flags[..], &[&*by_digest]].concat());
+    assert!(said.status.success(), "{host}: {said:?}");
+    assert!(trust.ran(&host, &verify)[0].ends_with("signed by acme"));
+    // With the names that cosign can be told to sign.
+    trust.policy(&host, "bind = \"tag\"");
+    trust.failed(&host, &verify, 1);
+    let (repository, tag) =
+        (format!("org.tofufs.repository={host}/acme/theirs"), "org.tofufs.tag=1.0.0");
+    let named = [&flags[..], &["-a", &*repository, "-a", tag, &*by_digest]].concat();
+    let said = cosign(&program, &trust, &named);
+    assert!(said.status.success(), "{host}: {said:?}");
+    trust.ran(&host, &verify);
+}
