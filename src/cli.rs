@@ -52,6 +52,7 @@ pub mod replace;
 pub mod settings;
 pub mod settings_error;
 pub mod sign;
+pub mod signing;
 pub mod source;
 pub mod staging;
 pub mod state;
@@ -61,6 +62,7 @@ pub mod typed;
 pub mod umount;
 pub mod users;
 pub mod verify;
+pub mod workshop;
 
 use std::ffi::OsString;
 

@@ -41,7 +41,8 @@ mod watched_source;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use admit::{Admitted, Gate, GivenVerdict};
+pub use admit::admitted::Admitted;
+pub use admit::{Gate, GivenVerdict};
 pub use blocking::blocking;
 pub use budget::RequestingUser;
 pub use content::Content;

@@ -28,6 +28,7 @@ mod overwrites;
 pub mod plugin_cache;
 mod publishing;
 mod reasons;
+mod referrer;
 mod refresh;
 mod releases;
 mod replaced;

@@ -14,5 +14,6 @@ pub mod statement;
 mod syntax;
 mod verdict;
 
-pub use policy::{Policy, PolicyError};
+pub use policy::Policy;
+pub use syntax::PolicyError;
 pub use verdict::{Admission, Asked, Evidence, Judgement, NotAdmitted, Policies, Verdict};

@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use super::access::{self, ClientConfiguration};
-use super::args::{LogArgs, MountArgs};
+use super::args::LogArgs;
+use super::args::mount::MountArgs;
 use super::directories::DirectoryEnvironment;
 use super::log::{self, LogFile, LogWriter, Rotation};
 use super::output::{self, CommandError};

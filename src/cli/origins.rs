@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::access::RegistryAccess;
 use super::output::{self, CommandError};
-use super::push::workshop_in;
+use super::workshop::workshop_in;
 use crate::archive::Limits;
 use crate::copy::origin::{OriginOptions, OriginStore};
 use crate::mapping::Mapping;

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::policy::PolicyArgs;
+use super::args::trusting::PolicyArgs;
 use super::directories::absolute;
 use super::output::CommandError;
 use crate::input;

@@ -20,10 +20,9 @@ use super::network::Network;
 use super::output::{self, CommandError};
 use super::progress::SharedProgress;
 use super::quantity::Size;
-use super::sign::SigningSetting;
-use super::state::private_dir;
+use super::signing::SigningSetting;
 use super::typed::Typed;
-use crate::archive::Limits;
+use super::workshop::workshop_in;
 use crate::failure::Refusal;
 use crate::input;
 use crate::name::path;
@@ -168,17 +167,6 @@ pub(super) fn workshop(
 ) -> Result<Workshop, CommandError> {
     let state = environment.state_dir(args.state_dir.as_deref()).map_err(CommandError::usage)?;
     workshop_in(&state, args.archives.limits())
-}
-
-/// The same in a state directory.
-pub(super) fn workshop_in(state: &Path, limits: Limits) -> Result<Workshop, CommandError> {
-    let dir = state.join("push");
-    let name = dir.display().to_string();
-    let failed = |e: io::Error| {
-        CommandError::Failed(format!("{name} cannot be used for making packages: {e}"))
-    };
-    private_dir(state).and_then(|()| private_dir(&dir)).map_err(failed)?;
-    Ok(Workshop::new(File::open(&dir).map_err(failed)?.into(), &name, limits))
 }
 
 fn planned(

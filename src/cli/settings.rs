@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::account::Account;
 use super::args::metrics::MetricsAddress;
-use super::args::{AccessArgs, KernelFlag, MountArgs};
+use super::args::mount::{AccessArgs, KernelFlag, MountArgs};
 use super::directories::{DirectoryEnvironment, absolute};
 use super::network::Network;
 use super::policy::PolicyFiles;
 use super::providers::ProviderSettings;
 use super::settings_error::{SettingsError, refuse};
-use super::sign::SigningSetting;
+use super::signing::SigningSetting;
 use super::source::SourceSetting;
 use crate::archive::Limits;
 use crate::fuse::session;

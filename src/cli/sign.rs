@@ -1,36 +1,16 @@
-//! Who signs: a key in a file, or a program. And `tofufs sign`.
-
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
-
-use async_trait::async_trait;
-use zeroize::Zeroizing;
+//! `tofufs sign`.
 
 use super::access::{self, RegistryAccess};
-use super::args::sign::{SignArgs, SigningArgs};
+use super::args::sign::SignArgs;
 use super::daemon;
 use super::directories::{DirectoryEnvironment, absolute};
 use super::network::Network;
 use super::output::{self, CommandError};
+use super::signing::SigningSetting;
 use super::typed::release;
-use crate::failure::{Failure, Refusal};
-use crate::input;
-use crate::name::{Repo, Selector, Tag};
-use crate::oci::Descriptor;
-use crate::registry::{Asker, Upload};
+use crate::name::Selector;
+use crate::registry::Asker;
 use crate::stage::attach::subject;
-use crate::stage::sign::{KeySigner, ReleaseSigner};
-use crate::trust::signing::SigningKey;
-
-/// The largest file of a key.
-const KEY_MAX: u64 = 64 << 10;
-/// How much of a program's complaint is told.
-const COMPLAINT_MAX: usize = 1000;
-/// How often it is looked whether a registry lists what a program signed.
-const LISTED_PAUSE: Duration = Duration::from_millis(250);
 
 /// Signs each release, and prints its reference.
 pub fn run(args: &SignArgs) -> Result<(), CommandError> {
@@ -61,151 +41,4 @@ pub fn run(args: &SignArgs) -> Result<(), CommandError> {
         }
         Ok(())
     })
-}
-
-/// Who is to sign, as it was typed.
-#[derive(Clone, Default, Debug)]
-pub struct SigningSetting {
-    key: Option<PathBuf>,
-    command: Option<String>,
-}
-
-impl SigningSetting {
-    /// What was typed of it; a relative path is one below `base`.
-    pub fn new(args: &SigningArgs, base: &Path) -> SigningSetting {
-        let key = args.sign_key.as_ref().map(|key| absolute(key, base));
-        SigningSetting { key, command: args.sign_command.clone() }
-    }
-
-    /// Who signs what is published, if anybody does.
-    ///
-    /// # Errors
-    /// The key cannot be read or used, or others can read it; the command names no program.
-    pub fn signer(
-        &self,
-        deadline: Duration,
-    ) -> Result<Option<Arc<dyn ReleaseSigner>>, CommandError> {
-        if let Some(path) = &self.key {
-            let failed = |rule: String| {
-                CommandError::failed(format_args!("the key {}: {rule}", path.display()))
-            };
-            let key = read_key(path).map_err(failed)?;
-            return Ok(Some(Arc::new(KeySigner { key, deadline })));
-        }
-        let Some(command) = &self.command else { return Ok(None) };
-        let words = split(command).ok_or_else(|| {
-            CommandError::usage(format_args!("{command:?} names no program, or a quote is open"))
-        })?;
-        Ok(Some(Arc::new(CommandSigner { words, deadline })))
-    }
-}
-
-fn read_key(path: &Path) -> Result<SigningKey, String> {
-    let file = input::open(path).map_err(|e| e.to_string())?;
-    let metadata = file.metadata().map_err(|e| e.to_string())?;
-    if metadata.mode() & 0o077 != 0 {
-        return Err("others can read it; let its owner alone (chmod 600)".to_owned());
-    }
-    let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_MAX as usize + 1));
-    input::append_from(file, KEY_MAX, &mut bytes).map_err(|e| e.to_string())?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| "it is no text in UTF-8".to_owned())?;
-    SigningKey::from_pem(text).map_err(|e| e.to_string())
-}
-
-/// A program that signs, as cosign does.
-struct CommandSigner {
-    words: Vec<String>,
-    deadline: Duration,
-}
-
-impl CommandSigner {
-    async fn run(&self, words: &[String]) -> Result<(), String> {
-        let program = words.first().ok_or("it names no program")?;
-        let mut command = tokio::process::Command::new(program);
-        command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
-        let running = command.stderr(Stdio::piped()).output();
-        let output = match tokio::time::timeout(self.deadline, running).await {
-            Ok(output) => output.map_err(|e| format!("{program} cannot be run: {e}"))?,
-            Err(_) => return Err(format!("{program} had not ended after {:?}", self.deadline)),
-        };
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-        let last: String = last.chars().take(COMPLAINT_MAX).flat_map(char::escape_debug).collect();
-        Err(format!("{program} failed ({}): {last}", output.status))
-    }
-}
-
-#[async_trait]
-impl ReleaseSigner for CommandSigner {
-    async fn sign(
-        &self,
-        upload: &dyn Upload,
-        repo: &Repo,
-        subject: &Descriptor,
-        tag: Option<&Tag>,
-    ) -> Result<(), Refusal> {
-        let reference = repo.at(Selector::Digest(subject.digest));
-        let refuse = |rule: String| {
-            Refusal::new(Failure::Unsigned, &reference, rule)
-                .remedy("the tag was not written; see to the command, and try again")
-        };
-        let fill = |word: &String| {
-            let tag = tag.map_or("", Tag::as_str);
-            word.replace("%r", &reference.to_string()).replace("%t", tag)
-        };
-        if tag.is_none() && self.words.iter().any(|word| word.contains("%t")) {
-            return Err(refuse("the command wants a tag (%t), and it was named by digest".into()));
-        }
-        let listed = async || upload.referrers(&repo.name, &subject.digest).await.whole();
-        let before = listed().await?.len();
-        let words: Vec<String> = self.words.iter().map(fill).collect();
-        self.run(&words).await.map_err(&refuse)?;
-        let begun = tokio::time::Instant::now();
-        while listed().await?.len() <= before {
-            if begun.elapsed() > self.deadline {
-                return Err(refuse(format!(
-                    "{} ended well, and the registry lists no new signature of it after {:?}",
-                    words[0], self.deadline
-                )));
-            }
-            tokio::time::sleep(LISTED_PAUSE).await;
-        }
-        Ok(())
-    }
-}
-
-/// The words of a command: separated by blanks, which quotes keep together.
-fn split(command: &str) -> Option<Vec<String>> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    for c in command.chars() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '\'' | '"') => {
-                word.get_or_insert_default();
-                quote = Some(c);
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    (quote.is_none() && !words.is_empty()).then_some(words)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_is_words_and_no_shell() {
-        let words = |text: &str| split(text).unwrap_or_default();
-        assert_eq!(words(" a  b "), ["a", "b"]);
-        assert_eq!(words("a 'b c' \"d'e\" f'g h'"), ["a", "b c", "d'e", "fg h"]);
-        assert_eq!(words("a '' $HOME;ls"), ["a", "", "$HOME;ls"]);
-        assert!(split("").is_none() && split("a 'b").is_none());
-    }
 }

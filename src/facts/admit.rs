@@ -8,11 +8,14 @@
 //!
 //! INVARIANT: what could not be found out admits nothing, and is no refusal either.
 
+pub mod admitted;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use self::admitted::Admitted;
 use super::error::lost;
 use super::manifests::Manifests;
 use super::referrers::ReferrerFacts;
@@ -31,28 +34,6 @@ use crate::trust::{Admission, Asked, Evidence, Judgement, Policies, Verdict};
 const VERDICTS_MAX: usize = 10_000;
 /// How many signatures of one release are looked at.
 const CANDIDATES_MAX: usize = 64;
-
-/// Leave to read a package: the release to which it belongs was admitted.
-#[derive(Clone, Debug)]
-pub struct Admitted {
-    /// As what it was admitted, and by which state of the policies; `None` where there are none.
-    by: Option<(Arc<Asked>, u64)>,
-}
-
-impl Admitted {
-    /// As what it was admitted.
-    pub(super) fn asked(&self) -> Option<&Asked> {
-        self.by.as_ref().map(|(asked, _)| &**asked)
-    }
-}
-
-#[cfg(test)]
-impl Admitted {
-    /// As where there is no policy.
-    pub(super) fn unasked() -> Admitted {
-        Admitted { by: None }
-    }
-}
 
 /// A verdict that was given.
 #[derive(Clone, Debug)]
@@ -125,11 +106,11 @@ impl Gate {
     ) -> Result<Admitted, Refusal> {
         let (policies, generation) = self.policies.read().clone();
         if policies.is_empty() {
-            return Ok(Admitted { by: None });
+            return Ok(Admitted::new(None));
         }
         let asked = Arc::new(Asked::new(reference, digest));
         match self.verdict(asked.clone(), policies, generation).await? {
-            Ok(_) => Ok(Admitted { by: Some((asked, generation)) }),
+            Ok(_) => Ok(Admitted::new(Some((asked, generation)))),
             Err(why) => {
                 let subject = format!("{} ({digest})", asked.reference());
                 let refusal = Refusal::new(Failure::Unsigned, subject, why.rule);
@@ -147,7 +128,7 @@ impl Gate {
             let held = self.policies.read();
             (!held.0.is_empty(), held.1)
         };
-        match &admitted.by {
+        match admitted.by() {
             _ if !is_asked => Ok(()),
             Some((_, of)) if *of == generation => Ok(()),
             Some((asked, _)) => self.admit(&asked.reference(), asked.digest).await.map(drop),

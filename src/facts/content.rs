@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::admit::Admitted;
+use super::admit::admitted::Admitted;
 use super::blocking::blocking;
 use super::error::{lost, refused_archive};
 use super::fetch::Fetcher;

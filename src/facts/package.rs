@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::admit::Admitted;
+use super::admit::admitted::Admitted;
 use crate::archive;
 use crate::members::{FileNo, Members};
 use crate::name::{Reference, Repo, Selector};

@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::attr::{Attr, FileKind, FoundEntry};
 use super::inodes::{DirectoryName, Inodes};
 use super::node::InodeNode;
-use super::speaking::ReferrerPlace;
+use super::referrer::ReferrerPlace;
 use crate::facts::Facts;
 
 /// 1980-01-01T00:00:00Z: the time of everything that has none of its own, and the first that a zip

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::area::LocalNode;
 use super::attr::FoundEntry;
-use super::speaking::ReferrerPlace;
+use super::referrer::ReferrerPlace;
 use crate::artifact::{Release, ReleaseDocument, Target};
 use crate::digest::Digest;
 use crate::facts::{Facts, TargetPackage, VerifiedPackage};

@@ -13,6 +13,7 @@ use super::attr::{FOREVER, Looked};
 use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
 use super::node::{InodeNode, LastError};
+use super::referrer::{Referrer, ReferrerPlace, Spoken};
 use super::spaces::Spaces;
 use crate::artifact::Release;
 use crate::digest::Digest;
@@ -33,36 +34,6 @@ const DIGITS: usize = 12;
 const TITLE: &str = "org.opencontainers.image.title";
 /// The annotation by which a bundle says what kind of statement it holds.
 const PREDICATE: &str = "dev.sigstore.bundle.predicateType";
-
-/// A place in the view.
-#[derive(Debug)]
-pub(super) enum ReferrerPlace {
-    Top,
-    /// A registry, or what leads to repositories.
-    Space(RegistrySpace),
-    /// What speaks about a release or one of its platforms.
-    About(Spoken),
-    /// One of those.
-    Referrer(Arc<Referrer>),
-    /// A layer of it.
-    Layer(Arc<Referrer>, Descriptor),
-}
-
-/// A manifest about which others speak: of a tag, once it was asked for.
-#[derive(Debug)]
-pub(super) struct Spoken {
-    reference: Reference,
-    digest: OnceLock<Digest>,
-}
-
-/// Something that speaks about a manifest.
-#[derive(Debug)]
-pub(super) struct Referrer {
-    reference: Reference,
-    manifest: Arc<Manifest>,
-    /// Whether it counts for the policy, where there is one.
-    pub(super) counts: Option<String>,
-}
 
 impl ReferrerPlace {
     pub(super) fn node(self) -> InodeNode {

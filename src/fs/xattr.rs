@@ -10,7 +10,7 @@ use super::area::is_shown;
 use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{InodeNode, ReleaseNode, TargetNode};
-use super::speaking::ReferrerPlace;
+use super::referrer::ReferrerPlace;
 use crate::artifact::{Release, ReleaseDocument, annotated_h1};
 use crate::digest::Digest;
 use crate::facts::{Facts, TargetPackage};

@@ -8,17 +8,9 @@ use hcl_edit::structure::{Block, Structure};
 
 use super::key::PublicKey;
 use super::statement::SIGNED;
-use super::syntax::PolicyText;
+use super::syntax::{PolicyError, PolicyText};
 use crate::digest::Digest;
 use crate::name::{Host, Repo, RepoName};
-
-/// The rule of a policy that its text breaks, and in which line.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("line {line}: {rule}")]
-pub struct PolicyError {
-    pub line: usize,
-    pub rule: String,
-}
 
 /// What is to be read of a file that a policy names, by the name that it has there.
 pub type ReadKey<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;

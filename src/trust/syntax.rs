@@ -7,7 +7,13 @@ use hcl_edit::Span as _;
 use hcl_edit::expr::Expression;
 use hcl_edit::structure::{Attribute, Body, Structure};
 
-use super::policy::PolicyError;
+/// The rule of a policy that its text breaks, and in which line.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("line {line}: {rule}")]
+pub struct PolicyError {
+    pub line: usize,
+    pub rule: String,
+}
 
 /// A policy's text, by which places in it become lines.
 pub(super) struct PolicyText<'a>(pub &'a str);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::mapping::MappingArgs;
-use super::policy::PolicyArgs;
+use super::trusting::PolicyArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs, Size};
 use crate::copy::graph::CarriedReferrers;
 use crate::copy::needs::ReferencePattern;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::carry::ReadingArgs;
-use super::policy::PolicyArgs;
 use super::push::SendingArgs;
+use super::trusting::PolicyArgs;
 use super::{Size, Span};
 use crate::name::{Constraints, Platform};
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueHint};
 
 use super::carry::CommandReadingArgs;
+use super::trusting::PolicyArgs;
 
 /// The examples of `policy`.
 pub const POLICY_EXAMPLES: &str = "\
@@ -21,17 +22,6 @@ Examples:
   tofufs verify --policy policy.hcl ghcr.io/acme/network:1.3.0
   tofufs verify --key acme.pub ghcr.io/acme/network:1.3.0
   tofufs verify --offline --policy policy.hcl oci-archive:bundle.tar";
-
-/// The policy that counts.
-#[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Trust")]
-pub struct PolicyArgs {
-    /// Open only what this policy admits: who has to have signed what
-    ///
-    /// /etc/tofufs/policy.hcl counts as well, where it is there: both have to admit.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub policy: Option<PathBuf>,
-}
 
 /// Arguments of `policy`.
 #[derive(Args, Debug)]

@@ -20,7 +20,7 @@ fn said(line: &str, places: &OptionPlaces) -> ReadCommandLine {
     read(&words(line), places).unwrap_or_else(|e| panic!("{line}: {e:?}"))
 }
 
-fn mount(line: &str, places: &OptionPlaces) -> args::MountArgs {
+fn mount(line: &str, places: &OptionPlaces) -> args::mount::MountArgs {
     match said(line, places).line.command {
         args::Command::Mount(args) => *args,
         other => panic!("{other:?}"),
@@ -84,7 +84,7 @@ fn a_variable_says_what_was_not_typed_and_the_option_replaces_it() {
     ]);
     let args = mount("tofufs mount a.b /mnt", &places);
     assert_eq!(args.storage.cache_dir.as_deref(), Some(std::path::Path::new("/variable")));
-    let hosts = |args: &args::MountArgs| {
+    let hosts = |args: &args::mount::MountArgs| {
         args.network.reach.plain_http.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(hosts(&args), ["a.b:1", "c.d:2"]);

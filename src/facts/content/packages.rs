@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::bounded::Bounded;
 use crate::digest::Digest;
-use crate::facts::admit::Admitted;
+use crate::facts::admit::admitted::Admitted;
 use crate::facts::package::VerifiedPackage;
 use crate::name::Repo;
 use crate::oci::Descriptor;

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use zip::CompressionMethod;
 use zip::write::SimpleFileOptions;
 
-use super::super::admit::Admitted;
+use super::super::admit::admitted::Admitted;
 use super::super::package::StoredArchive;
 use super::super::unpack::{Unpacked, unpack_into};
 use super::*;

@@ -8,7 +8,7 @@ use crate::failure::Refusal;
 use crate::fs::backing::{Backing, ReadWay, checked, large};
 use crate::fs::error::{Errno, FsError};
 use crate::fs::node::InodeNode;
-use crate::fs::speaking::ReferrerPlace;
+use crate::fs::referrer::ReferrerPlace;
 use crate::store::Key;
 
 /// Reads `content` from `offset` on, until `buf` is full or the content ends.
