@@ -32,56 +32,12 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use self::config::ConfigArgs;
-use self::examples::{CACHE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MOUNT_EXAMPLES};
+use self::examples::{CACHE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MOUNT_EXAMPLES, TEMPLATE};
 use self::mount::MountArgs;
 use self::tofurc::TofurcArgs;
 use super::quantity::{Size, Span};
 use crate::archive::Limits;
 use crate::name::Host;
-
-const TEMPLATE: &str = "\
-{about}
-
-{usage-heading} {usage}
-
-Mounting:
-  mount        Mount registries and stores as a directory tree
-  umount       Unmount, and wait until the mount's process has ended
-  refresh      Forget what is remembered below a path, now
-  status       Show the mounts: sources, requests, cache, errors
-  doctor       Tell what this host and a registry can and cannot do
-
-Publishing:
-  commit       Publish what is staged in a mount
-  push         Publish a directory, a zip, or a provider's zips
-  mirror       Mirror providers from a provider registry, with their signatures
-  copy         Copy releases between registries, stores and archives
-  attach       Put documents that speak about a release beside it
-  sign         Sign releases
-
-Trust:
-  verify       Tell whether releases are signed as a policy wants it
-  policy       Check a policy, or make one of containers' policy.json
-
-Working directories:
-  lock         Write the hashes of all platforms into .terraform.lock.hcl
-  export       Lay out what a working directory needs in a plain directory
-
-Air gap:
-  bundle       Carry releases into a store or one file, and check such a bundle
-
-Cache:
-  pull         Fetch what a working directory needs into the cache
-  cache        Look into the cache, check it, shrink it, pin what stays
-
-Setting up:
-  tofurc       Print the CLI configuration that points OpenTofu and Terraform at a mount
-  config       Show what options are set to, and where that was said
-  completions  Print the completion script of a shell
-  help         Explain a command
-
-Options:
-{options}{after-help}";
 
 /// The whole command line.
 #[derive(Parser, Debug)]

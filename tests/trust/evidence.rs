@@ -12,7 +12,7 @@ struct Bed {
 
 impl Bed {
     fn new(lists: bool) -> Bed {
-        let (server, trust) = (Hostile::start(), Trust::new());
+        let (server, trust) = (Hostile::start(), Trust::by_new_key());
         if lists {
             server.list_referrers();
         }
@@ -63,7 +63,7 @@ fn a_list_that_was_not_had_is_unknown_and_an_empty_one_is_a_refusal() {
     sign(&bed.server, &bed.trust, "acme/net", bed.digest, None);
     bed.is("admitted", "signed");
     let none = Reply::new(200, tofufs::oci::INDEX, "{\"schemaVersion\":2,\"manifests\":[]}");
-    let other = Bed { trust: Trust::new(), ..Bed::new(true) };
+    let other = Bed { trust: Trust::by_new_key(), ..Bed::new(true) };
     other.trust.policy(&other.server.host(), "");
     sign(&other.server, &other.trust, "acme/net", other.digest, None);
     other.server.rule(path(other.list_at()), Behaviour::Answer(none));
@@ -139,7 +139,7 @@ fn a_list_is_believed_about_nothing_but_that_something_exists() {
 fn so_many_signatures_are_looked_at_and_no_more() {
     for (bad, verdict, says) in [(63, "admitted", "signed"), (64, "unknown", "first 64")] {
         let bed = Bed::new(true);
-        let stranger = Trust::new();
+        let stranger = Trust::by_new_key();
         let repo = repo(&bed.server, "acme/net");
         let mut listed = Vec::new();
         for n in 0..bad {

@@ -6,7 +6,7 @@ use crate::*;
 /// S16, and `--policy` of the commands that carry.
 #[test]
 fn evidence_crosses_the_gap_and_its_lack_is_seen() {
-    let (server, trust) = (Hostile::start(), Trust::new());
+    let (server, trust) = (Hostile::start(), Trust::by_new_key());
     server.list_referrers();
     let host = server.host();
     let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
@@ -53,7 +53,7 @@ fn evidence_crosses_the_gap_and_its_lack_is_seen() {
 /// What a pull fetched is enough for a mount without a network.
 #[test]
 fn a_pull_brings_the_evidence_along() {
-    let (server, trust) = (Hostile::start(), Trust::new());
+    let (server, trust) = (Hostile::start(), Trust::by_new_key());
     server.list_referrers();
     let host = server.host();
     let digest = server.publish("acme/net", "1.0.0", &module("# 1"));

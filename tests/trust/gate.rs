@@ -16,7 +16,7 @@ fn registry() -> Hostile {
 /// S01
 #[test]
 fn what_is_not_signed_is_seen_and_does_not_open() {
-    let (server, trust) = (registry(), Trust::new());
+    let (server, trust) = (registry(), Trust::by_new_key());
     let host = server.host();
     let signed = server.publish("acme/net", "1.0.0", &module("# 1"));
     server.publish("acme/net", "1.1.0", &module("# 2"));
@@ -59,7 +59,7 @@ fn what_is_not_signed_is_seen_and_does_not_open() {
 /// S14
 #[test]
 fn every_way_to_a_provider_is_the_same_gate() {
-    let (server, trust) = (registry(), Trust::new());
+    let (server, trust) = (registry(), Trust::by_new_key());
     let host = server.host();
     let artifact = pack::provider("hello", "1.0.0", &["linux_amd64"]);
     let digest = server.publish("acme/hello", "1.0.0", &artifact);
@@ -109,7 +109,7 @@ fn every_way_to_a_provider_is_the_same_gate() {
 /// S15
 #[test]
 fn a_policy_is_read_again_and_one_that_is_wrong_changes_nothing() {
-    let (server, trust) = (registry(), Trust::new());
+    let (server, trust) = (registry(), Trust::by_new_key());
     let host = server.host();
     let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
     sign(&server, &trust, "acme/net", digest, None);
@@ -140,7 +140,7 @@ fn a_policy_is_read_again_and_one_that_is_wrong_changes_nothing() {
 /// S12, S13, and that a warm mount asks for nothing.
 #[test]
 fn the_cache_keeps_evidence_and_no_verdicts() {
-    let (server, trust) = (registry(), Trust::new());
+    let (server, trust) = (registry(), Trust::by_new_key());
     let host = server.host();
     let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
     server.publish("acme/net", "2.0.0", &module("# 2"));
@@ -171,7 +171,7 @@ fn the_cache_keeps_evidence_and_no_verdicts() {
 #[test]
 fn a_policy_that_others_can_write_is_none() {
     use std::os::unix::fs::PermissionsExt;
-    let trust = Trust::new();
+    let trust = Trust::by_new_key();
     let policy = trust.policy("r.example", "");
     let check = |mode: u32| {
         fs::set_permissions(&policy, fs::Permissions::from_mode(mode)).unwrap();
@@ -192,10 +192,10 @@ fn a_policy_that_others_can_write_is_none() {
 /// What speaks about a release are files, whatever a policy says; their names are made safe.
 #[test]
 fn referrers_are_files() {
-    let (server, trust) = (registry(), Trust::new());
+    let (server, trust) = (registry(), Trust::by_new_key());
     let host = server.host();
     let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
-    let stranger = Trust::new();
+    let stranger = Trust::by_new_key();
     sign(&server, &stranger, "acme/net", digest, None);
     let titled = |title: &str, content: &[u8]| {
         json!({"mediaType": "application/spdx+json", "size": content.len(),

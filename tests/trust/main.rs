@@ -51,7 +51,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    pub fn new() -> Trust {
+    pub fn by_new_key() -> Trust {
         Trust::with(&p256_key())
     }
 

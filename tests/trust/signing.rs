@@ -19,7 +19,7 @@ fn source(trust: &Trust) -> PathBuf {
 #[test]
 fn a_signature_is_listed_before_the_tag_is_written() {
     for lists in [true, false] {
-        let (server, trust) = (Hostile::start(), Trust::new());
+        let (server, trust) = (Hostile::start(), Trust::by_new_key());
         if lists {
             server.list_referrers();
         }
@@ -51,7 +51,7 @@ fn a_signature_is_listed_before_the_tag_is_written() {
 /// S17
 #[test]
 fn a_program_that_does_not_sign_leaves_no_tag() {
-    let (server, trust) = (Hostile::start(), Trust::new());
+    let (server, trust) = (Hostile::start(), Trust::by_new_key());
     server.list_referrers();
     let (host, dir) = (server.host(), source(&trust));
     let reference = format!("{host}/acme/net:1.0.0");
@@ -84,7 +84,7 @@ fn a_program_that_does_not_sign_leaves_no_tag() {
 #[test]
 fn a_key_that_others_can_read_or_of_another_kind_is_not_used() {
     use std::os::unix::fs::PermissionsExt;
-    let trust = Trust::new();
+    let trust = Trust::by_new_key();
     let key = trust.path("acme.key");
     let sign = || trust.failed("a.b", &["sign", "--key", "acme.key", "a.b/c:1"], 1);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
@@ -107,7 +107,7 @@ fn a_key_that_others_can_read_or_of_another_kind_is_not_used() {
 /// Whoever commits from a mount signs by the mount's key.
 #[test]
 fn a_commit_is_signed() {
-    let (server, trust) = (Hostile::start(), Trust::new());
+    let (server, trust) = (Hostile::start(), Trust::by_new_key());
     server.list_referrers();
     let host = server.host();
     let key = trust.path("acme.key");
@@ -164,7 +164,7 @@ fn cosign_verifies_ours_and_we_verify_its_own() {
         let said = cosign(&program, &trust, &[&flags[..], &[tag, &*by_digest]].concat());
         assert!(said.status.success(), "{host}: {said:?}");
     }
-    let trust = Trust::new();
+    let trust = Trust::by_new_key();
     let dir = source(&trust);
     let reference = format!("{host}/acme/theirs:1.0.0");
     let words = ["push", "--allow-overwrite", dir.to_str().unwrap(), &*reference];

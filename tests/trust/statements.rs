@@ -90,10 +90,10 @@ fn a_signature_says_the_right_thing_by_the_right_key_and_is_understood() {
         hinted["verificationMaterial"]["publicKey"]["hint"] = json!(acme.public().hint());
         let (wrong, hinted) = (wrong.to_string().into_bytes(), hinted.to_string().into_bytes());
         let admitted = |bundles: &[Vec<u8>]| judged(&policies, &asked(Some("1.0.0")), bundles);
-        assert_eq!(admitted(&[good.clone()]), Ok(()));
+        assert_eq!(admitted(std::slice::from_ref(&good)), Ok(()));
         assert_eq!(admitted(&[wrong.clone(), good.clone()]), Ok(()), "one good, one bad");
         refused(&policies, &[], "wants signer acme; found no signature");
-        refused(&policies, &[wrong.clone()], "found 1 signature: 1 by another key");
+        refused(&policies, std::slice::from_ref(&wrong), "found 1 signature: 1 by another key");
         refused(&policies, &[hinted, wrong], "found 2 signatures: ");
         let elsewhere = json!({"digest": {"sha256": Digest::of(b"other").hex()}});
         refused(&policies, &[of(json!([elsewhere]), SIGNED)], "1 for another digest");
@@ -149,7 +149,7 @@ fn a_bundle_with_a_changed_bit_says_nothing_else() {
     let asked = asked(Some("1.0.0"));
     let good =
         SignedStatement::sign(&acme, &asked.digest, &asked.repo, asked.tag.as_ref()).unwrap();
-    assert_eq!(judged(&policies, &asked, &[good.clone()]), Ok(()));
+    assert_eq!(judged(&policies, &asked, std::slice::from_ref(&good)), Ok(()));
     let other = Asked { digest: Digest::of(b"other"), ..asked.clone() };
     for at in 0..good.len() {
         let mut changed = good.clone();

@@ -121,7 +121,8 @@ async fn what_speaks_about_a_manifest_is_listed_once_and_lost_by_nobody() {
         assert_eq!(said.unheard, None, "{}", writer.name);
         let mut listed: Vec<Digest> = said.entries.iter().map(|entry| entry.digest).collect();
         let mut wanted = vec![one, other];
-        (listed.sort(), wanted.sort());
+        listed.sort();
+        wanted.sort();
         assert_eq!(listed, wanted, "{}", writer.name);
         let tags = writer.reader.tags(&name(MODULE)).await.unwrap();
         assert_eq!(tags, [tag("1.0.0")], "{}", writer.name);
