@@ -128,6 +128,18 @@ impl Failure {
         }
     }
 
+    /// Whether something exists and is refused, as opposed to being absent or unknown.
+    pub fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Failure::Integrity
+                | Failure::Structure
+                | Failure::TooLarge
+                | Failure::Unsupported
+                | Failure::Unsigned
+        )
+    }
+
     /// How long it is kept before whoever said so is asked again.
     pub fn kept_for(self) -> Duration {
         Duration::from_secs(match self {

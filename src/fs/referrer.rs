@@ -7,6 +7,9 @@ use crate::name::Reference;
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::registry::RegistrySpace;
 
+/// The name of the view in the root. No registry's name is like it.
+pub(super) const NAME: &str = "referrers";
+
 /// A place in the view.
 #[derive(Debug)]
 pub(super) enum ReferrerPlace {

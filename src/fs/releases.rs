@@ -15,7 +15,7 @@ use super::speaking::ReferrerView;
 use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Admitted, Facts, Unpacking, VerifiedPackage};
-use crate::failure::{Failure, Refusal, Subject};
+use crate::failure::Subject;
 use crate::members::{Child, DirNo, TOP};
 use crate::name::{Platform, Reference, Selector};
 use crate::oci::Descriptor;
@@ -229,18 +229,6 @@ impl Releases {
         }
         Ok(found)
     }
-}
-
-/// Whether something exists and is refused, as opposed to being absent or unknown.
-pub(super) fn is_refusal(error: &Refusal) -> bool {
-    matches!(
-        error.failure,
-        Failure::Integrity
-            | Failure::Structure
-            | Failure::TooLarge
-            | Failure::Unsupported
-            | Failure::Unsigned
-    )
 }
 
 fn find_member(

@@ -15,9 +15,7 @@ use super::entries::InodeEntries;
 use super::error::{Errno, FsError};
 use super::inodes::{DirectoryName, Inodes};
 use super::node::{InodeNode, ProviderView, ReleaseNode};
-use super::referrer::ReferrerPlace;
-use super::releases::is_refusal;
-use super::speaking;
+use super::referrer::{self, ReferrerPlace};
 use super::staging::{self, StagingArea};
 use crate::digest::Digest;
 use crate::facts::Facts;
@@ -56,7 +54,7 @@ impl Spaces {
         {
             return Looked::Found((InodeNode::Local(LocalNode::top(staging.area())), FOREVER));
         }
-        if name == speaking::NAME {
+        if name == referrer::NAME {
             return Looked::Found((ReferrerPlace::Top.node(), FOREVER));
         }
         let mut views = ProviderView::shown(self.facts.providers().mapping());
@@ -161,7 +159,7 @@ impl Spaces {
         match &release.selector {
             Selector::Tag(tag) => {
                 let bound = self.facts.view(since).bound(&release.repo, tag);
-                matches!(bound, Fact::Failed(e) if is_refusal(&e))
+                matches!(bound, Fact::Failed(e) if e.failure.is_refusal())
             }
             Selector::Digest(_) => false,
         }
@@ -181,7 +179,7 @@ impl Spaces {
             Selector::Digest(digest) => {
                 if bound.is_none()
                     && let Err(e) = self.facts.manifests().document(repo, *digest).await
-                    && !is_refusal(&e)
+                    && !e.failure.is_refusal()
                 {
                     return Err(e.into());
                 }
@@ -200,7 +198,7 @@ impl Spaces {
         }
         let digest = match self.facts.tags().bind(repo, tag, since).await {
             // A release of a provider that its registry has changed opens no more.
-            Err(e) if is_refusal(&e) => {
+            Err(e) if e.failure.is_refusal() => {
                 bound.filter(|_| !self.facts.manifests().are_of_providers(&repo.host))
             }
             Err(e) => return Err(e.into()),

@@ -13,7 +13,7 @@ use super::attr::{FOREVER, Looked};
 use super::directory::DirectoryListing;
 use super::error::{Errno, FsError};
 use super::node::{InodeNode, LastError};
-use super::referrer::{Referrer, ReferrerPlace, Spoken};
+use super::referrer::{NAME, Referrer, ReferrerPlace, Spoken};
 use super::spaces::Spaces;
 use crate::artifact::Release;
 use crate::digest::Digest;
@@ -24,8 +24,6 @@ use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::tree::registry::{RegistryEntry, RegistrySpace};
 
-/// The name of the view in the root. No registry's name is like it.
-pub(super) const NAME: &str = "referrers";
 /// The file that holds a referrer's own manifest.
 const MANIFEST: &str = "manifest.json";
 /// How many digits of a digest are in a name.
