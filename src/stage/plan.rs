@@ -153,7 +153,7 @@ impl ReleasePlan {
 /// The plan of a directory that is a module, whatever its files are called.
 ///
 /// # Errors
-/// As of [`directory`](super::directory::directory).
+/// As of [`directory::plan`](super::directory::plan).
 pub fn module_directory(
     dir: OwnedFd,
     name: &str,

@@ -11,7 +11,7 @@ use crate::oci::strict;
 
 /// The kind of statement that says: this was approved.
 pub const SIGNED: &str = "https://sigstore.dev/cosign/sign/v1";
-/// The annotation by which a statement names the repository, as HOST[:PORT]/NAME.
+/// The annotation by which a statement names the repository, as `HOST[:PORT]/NAME`.
 pub const REPOSITORY: &str = "org.tofufs.repository";
 /// The annotation by which it names the tag.
 pub const TAG: &str = "org.tofufs.tag";
