@@ -60,7 +60,7 @@ fn exit_codes_tell_wrong_use_from_failure_for_every_command() {
         ("mount registry.example", 2),
         ("mount --nonsense registry.example mnt", 2),
         ("mount --cache-size 5GB registry.example mnt", 2),
-        ("mount --tag-ttl 1d registry.example mnt", 2),
+        ("mount --tag-ttl 1y registry.example mnt", 2),
         ("mount --deadline soon registry.example mnt", 2),
         ("mount --include a/b registry.example mnt", 2),
         ("mount oci:nowhere mnt", 1),
