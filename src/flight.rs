@@ -33,6 +33,14 @@ struct Flight<T, E> {
     waiters: watch::Sender<usize>,
 }
 
+impl<T, E> Flight<T, E> {
+    /// Whether nobody waits for it any more and it does not outlive that: its task may not have
+    /// seen so yet.
+    fn is_given_up(&self, linger: Duration) -> bool {
+        linger.is_zero() && *self.waiters.borrow() == 0
+    }
+}
+
 impl<K, T, E> Flights<K, T, E>
 where
     K: Clone + Eq + Hash + Send + 'static,
@@ -57,7 +65,7 @@ where
         let asked = key.clone();
         let (mut result, _waiter, begins) = {
             let mut running = self.shared.running.lock();
-            match running.get(&key) {
+            match running.get(&key).filter(|flight| !flight.is_given_up(self.shared.linger)) {
                 Some(flight) => (flight.result.clone(), FlightWaiter::new(&flight.waiters), None),
                 None => {
                     let (sender, result) = watch::channel(None);
