@@ -58,6 +58,7 @@ pub mod staging;
 pub mod state;
 pub mod status;
 pub mod tofurc;
+pub mod trace;
 pub mod typed;
 pub mod umount;
 pub mod users;
@@ -65,12 +66,14 @@ pub mod verify;
 pub mod workshop;
 
 use std::ffi::OsString;
+use std::io;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
-use args::{Command, CommandLine};
+use args::{Command, CommandLine, LogFormat};
 use helper::Translation;
+use log::LogWriter;
 use options::{OptionPlaces, ReadCommandLine, Unread};
 use output::CommandError;
 
@@ -82,12 +85,26 @@ pub fn run(words: Vec<OsString>) -> Result<(), CommandError> {
         Some(Ok(Translation::Nothing)) => return Ok(()),
         Some(Err(e)) => return Err(CommandError::usage(e)),
     };
-    let ReadCommandLine { line, origins } = match options::read(&words, &OptionPlaces::of_process())
-    {
+    let read = options::read(&words, &OptionPlaces::of_process());
+    let ReadCommandLine { line, verbosity, origins } = match read {
         Ok(read) => read,
         Err(e) => return unread(e, &words),
     };
-    carried_out(line, &words).map_err(|e| origins.told(e))
+    let log = log_of(&line, verbosity).map_err(CommandError::failed)?;
+    let done = carried_out(line, &words).map_err(|e| origins.told(e));
+    log.inspect(LogWriter::flush);
+    done
+}
+
+/// The log of a command that is to say more. A mount has its own.
+fn log_of(line: &CommandLine, verbosity: u8) -> io::Result<Option<LogWriter>> {
+    if verbosity == 0 || matches!(line.command, Command::Mount(_)) {
+        return Ok(None);
+    }
+    let log = LogWriter::to(io::stderr(), LogFormat::Text)?;
+    log.install(verbosity);
+    trace::begin();
+    Ok(Some(log))
 }
 
 /// Prints the help text that was asked for, or says what is wrong.

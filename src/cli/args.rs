@@ -300,6 +300,11 @@ pub struct ReachArgs {
     /// user's own]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub tofurc: Option<PathBuf>,
+
+    /// Log more, and each request; may be given several times. Commands log to standard error, and
+    /// nothing without it; what a mount logs is bounded only without it
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Log")]
+    pub verbose: u8,
 }
 
 /// Directories and limits.
@@ -362,10 +367,6 @@ pub struct LogArgs {
     /// How a line of the log looks
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-
-    /// Log more; may be given several times. How much is logged is bounded only without it
-    #[arg(short, long, action = ArgAction::Count)]
-    pub verbose: u8,
 }
 
 /// The forms of a log line.

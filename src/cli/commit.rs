@@ -8,6 +8,7 @@ use super::mounts;
 use super::output::CommandError;
 use super::progress::ProgressLine;
 use super::push::{self, annotations};
+use super::trace::TraceId;
 use crate::fs::staging;
 use crate::stage::Pushed;
 
@@ -34,6 +35,7 @@ pub fn run(args: &CommitArgs) -> Result<(), CommandError> {
         path: path.to_owned(),
         annotations,
         allow_overwrite: args.allow_overwrite,
+        trace: TraceId::of_process(),
     };
     let connection = mounts::connect(&entry).map_err(failed)?;
     let mut progress = ProgressLine::new("uploaded").map_err(CommandError::failed)?;

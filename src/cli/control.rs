@@ -25,8 +25,10 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
 
 use super::state::{private_dir, stem};
+use super::trace::TraceId;
 use crate::stage::UploadProgress;
 
 /// The longest request, in bytes. A path is at most 4,096.
@@ -58,6 +60,9 @@ pub enum ControlRequest {
         /// Whether what releases of provider registries have become is taken as it is.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         accept: bool,
+        /// The trace that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceId>,
     },
     /// To publish what is staged at or below a path. The reply is a list of
     /// [`Pushed`](crate::stage::Pushed).
@@ -68,6 +73,9 @@ pub enum ControlRequest {
         annotations: BTreeMap<String, String>,
         /// Whether a tag that holds another digest is overwritten.
         allow_overwrite: bool,
+        /// The trace that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceId>,
     },
     /// Its mapping of providers. The reply is a
     /// [`MountMapping`](super::tofurc::mount_mapping::MountMapping).
@@ -75,6 +83,20 @@ pub enum ControlRequest {
     /// What it was told that other commands can take over. The reply has the values of options by
     /// their names.
     Settings(()),
+}
+
+impl ControlRequest {
+    /// The span of what is done for it.
+    fn span(&self) -> Span {
+        match self {
+            ControlRequest::Commit { trace, .. } | ControlRequest::Refresh { trace, .. } => {
+                TraceId::span(*trace)
+            }
+            ControlRequest::Status(())
+            | ControlRequest::Mapping(())
+            | ControlRequest::Settings(()) => Span::none(),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -291,10 +313,11 @@ async fn reply_to(
     turns: &Turns,
 ) -> io::Result<()> {
     let steps = Arc::new(Steps::default());
-    let mut answering = pin!(async {
+    let answering = async {
         let _turn = turns.of(&request).await;
         service.answer(request.clone(), &steps).await
-    });
+    };
+    let mut answering = pin!(answering.instrument(request.span()));
     let mut beat = tokio::time::interval_at(Instant::now() + BEAT, BEAT);
     let answer = loop {
         tokio::select! {
@@ -424,7 +447,7 @@ mod tests {
         let text = |request| serde_json::to_string(&request).unwrap();
         assert_eq!(text(ControlRequest::Status(())), r#"{"status":null}"#);
         assert_eq!(
-            text(ControlRequest::Refresh { path: "a".into(), accept: false }),
+            text(ControlRequest::Refresh { path: "a".into(), accept: false, trace: None }),
             r#"{"refresh":{"path":"a"}}"#
         );
     }
@@ -434,7 +457,7 @@ mod tests {
         serve(|path| {
             assert_eq!(ask(path, ControlRequest::Status(())), Ok("fine".into()));
             assert_eq!(
-                ask(path, ControlRequest::Refresh { path: "a".into(), accept: false }),
+                ask(path, ControlRequest::Refresh { path: "a".into(), accept: false, trace: None }),
                 Err("not a".into())
             );
         });
@@ -447,6 +470,7 @@ mod tests {
                 path: "a".into(),
                 annotations: BTreeMap::new(),
                 allow_overwrite: false,
+                trace: None,
             };
             let mut lines = Vec::new();
             let reply = ControlConnection::open(path, PATIENCE).unwrap().ask_long(
@@ -497,6 +521,7 @@ mod tests {
                 path: "a".into(),
                 annotations: BTreeMap::new(),
                 allow_overwrite: false,
+                trace: None,
             };
             let mut line = serde_json::to_vec(&commit).unwrap();
             line.push(b'\n');

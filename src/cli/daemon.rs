@@ -26,7 +26,8 @@ use super::source::SourceSetting;
 use super::staging;
 use super::status;
 use super::tofurc::mount_mapping::MountMapping;
-use super::{allocator, background, mapping, origins, state};
+use super::trace::TraceId;
+use super::{allocator, background, mapping, origins, state, trace};
 use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -81,6 +82,8 @@ fn serve_in(
     let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
     let settings = &mapping::resolved(settings, &access)?;
     let _entered = runtime.enter();
+    let starting = TraceId::span(TraceId::of_process()).entered();
+    trace::note_invalid();
     let mut signals = Signals::catch().map_err(CommandError::failed)?;
     let turn = state::turn(settings)?;
     session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
@@ -125,6 +128,7 @@ fn serve_in(
     });
     tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
     let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
+    drop(starting);
     let ended = match detached.and_then(|()| ready(&ailing)) {
         Ok(()) => {
             runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file))
@@ -230,6 +234,7 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4))
         .thread_name("tofufs")
+        .on_thread_start(trace::enter)
         .enable_all()
         .build()
         .map_err(|e| CommandError::Failed(format!("no threads can be started: {e}")))?;
@@ -425,7 +430,7 @@ impl Service for Controlled {
                 let status = self.status().await?;
                 serde_json::to_value(status).map_err(|e| e.to_string())
             }
-            ControlRequest::Commit { path, annotations, allow_overwrite } => {
+            ControlRequest::Commit { path, annotations, allow_overwrite, trace: _ } => {
                 let path = stage::staged_path(Path::new(&path)).map_err(|e| e.to_string())?;
                 let request = stage::CommitRequest {
                     annotations,
@@ -447,7 +452,7 @@ impl Service for Controlled {
             ControlRequest::Settings(()) => {
                 serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
             }
-            ControlRequest::Refresh { path, accept } => {
+            ControlRequest::Refresh { path, accept, trace: _ } => {
                 let path = self.path_to_refresh(path).await?;
                 let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
                 if let Some(connections) = self.access.opened() {

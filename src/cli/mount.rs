@@ -21,7 +21,7 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     access::check(&settings.network)?;
     if args.background || args.foreground {
         let file = state::log_of(&settings)?;
-        let log = start_log(&args.log, file.as_deref(), settings.in_background)?;
+        let log = start_log(args, file.as_deref(), settings.in_background)?;
         let served = serve(&settings, file.as_ref().map(|_| &log));
         log.flush();
         return served;
@@ -34,7 +34,7 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     let log = state::background_log(&settings)?;
     let ailing = background::start(words, open_log(&log)?)?;
     ailing.iter().for_each(|sentence| output::note(sentence));
-    if args.log.verbose > 0 {
+    if args.network.reach.verbose > 0 {
         output::text(format!("the log is {}\n", output::printable(&log.to_string_lossy())))?;
     }
     Ok(())
@@ -74,20 +74,21 @@ fn not_written(file: &Path, error: &io::Error) -> CommandError {
 
 /// Starts the log: in `file`, else on standard error, which is the same file `in_background`.
 fn start_log(
-    args: &LogArgs,
+    args: &MountArgs,
     file: Option<&Path>,
     in_background: bool,
 ) -> Result<LogWriter, CommandError> {
-    let rotation = Rotation { max_size: args.log_max_size.0, keep: args.log_keep };
+    let LogArgs { log_max_size, log_keep, log_format, .. } = args.log;
+    let rotation = Rotation { max_size: log_max_size.0, keep: log_keep };
     let log = match file {
         Some(path) => {
             let file =
                 LogFile::open(path, rotation, in_background).map_err(|e| not_written(path, &e))?;
-            LogWriter::to(file, args.log_format)
+            LogWriter::to(file, log_format)
         }
-        None => LogWriter::to(io::stderr(), args.log_format),
+        None => LogWriter::to(io::stderr(), log_format),
     };
     let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
-    log.install(args.verbose);
+    log.install(args.network.reach.verbose);
     Ok(log)
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use super::area::LocalNode;
 use super::error::{Errno, FsError};
@@ -129,8 +130,8 @@ impl Publishing {
             return Err(Refusal::new(Failure::ReadOnly, subject, rule));
         };
         let (publishing, stage, path) = (self.clone(), staging.stage().clone(), path.clone());
-        let committing =
-            tokio::spawn(async move { publishing.committed(&stage, &path, request).await });
+        let committing = async move { publishing.committed(&stage, &path, request).await };
+        let committing = tokio::spawn(committing.in_current_span());
         committing.await.unwrap_or_else(|_| Err(Refusal::lost(subject)))
     }
 

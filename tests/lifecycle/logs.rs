@@ -107,7 +107,11 @@ fn what_one_operation_asks_of_registries_has_one_trace_id_in_the_log() {
     let of_operations = |host: &str| -> Vec<String> {
         let log = fs::read_to_string(place.path("tofufs.log")).unwrap();
         let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let asked = lines.filter(|line| line["url"].as_str().is_some_and(|url| url.contains(host)));
+        // The sources were looked at once before, when the mount began.
+        let asked = lines.filter(|line| {
+            line["span"]["name"] == "operation"
+                && line["url"].as_str().is_some_and(|url| url.contains(host))
+        });
         asked.filter_map(|line| Some(line["span"]["trace_id"].as_str()?.to_owned())).collect()
     };
     for host in [first, second] {
@@ -116,5 +120,68 @@ fn what_one_operation_asks_of_registries_has_one_trace_id_in_the_log() {
     }
     let [first, second] = [first, second].map(of_operations);
     assert!(first.iter().all(|id| id.len() == 32 && !second.contains(id)), "{first:?} {second:?}");
+    done(&place.run(&["umount", "mnt"]));
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+#[test]
+fn what_a_command_does_has_the_trace_id_of_traceparent_in_the_log() {
+    let Some(place) = Place::new() else { return };
+    let host = super::sources::closed();
+    let ask = |traceparent: &str| {
+        let mut command = place.command();
+        command.args(["lock", "--check", "-v", "--deadline", "1s", "--plain-http", &host]);
+        let template = format!("{host}/${{namespace}}/${{type}}");
+        command.args(["--oci-mirror", &template, "."]).env("TRACEPARENT", traceparent);
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    fs::write(
+        place.path("main.tf"),
+        "terraform {\n  required_providers {\n    tiny = { source = \"acme/tiny\" }\n  }\n}\n",
+    )
+    .unwrap();
+    let requests = |log: &str| -> Vec<String> {
+        log.lines().filter(|line| line.contains(" request ")).map(str::to_owned).collect()
+    };
+    let own = format!("trace_id={TRACE}");
+    let log = ask(&format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    let asked = requests(&log);
+    assert!(!asked.is_empty() && asked.iter().all(|line| line.contains(&own)), "{log}");
+    assert!(!log.contains("TRACEPARENT"), "{log}");
+    let log = ask(&format!("00-{TRACE}-0000000000000000-01"));
+    let asked = requests(&log);
+    let is_other = |line: &String| line.contains("trace_id=") && !line.contains(&own);
+    assert!(!asked.is_empty() && asked.iter().all(is_other), "{log}");
+    assert_eq!(log.matches("TRACEPARENT is passed over").count(), 1, "{log}");
+}
+
+#[test]
+fn a_mount_takes_the_trace_of_its_start_and_of_the_commands_that_ask_it() {
+    let Some(place) = Place::new() else { return };
+    let host = super::sources::closed();
+    let mut mount = place.command();
+    mount.args(["mount", "-v", "--log-format", "json", "--log-file", "tofufs.log"]);
+    mount.args(["--plain-http", &host, &host]).arg(place.source()).arg(place.point());
+    let parent = |trace: &str| format!("00-{trace}-00f067aa0ba902b7-01");
+    assert!(mount.env("TRACEPARENT", parent(TRACE)).output().unwrap().status.success());
+    let lines = |trace: &str| -> Vec<Value> {
+        let log = fs::read_to_string(place.path("tofufs.log")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["span"]["trace_id"] == trace).collect()
+    };
+    let looked = lines(TRACE).iter().any(|line| line["url"].as_str().is_some());
+    assert!(looked, "the look at the source is logged: {:?}", lines(TRACE));
+
+    let other = TRACE.replace('4', "5");
+    let staged = place.point().join("staging").join(&host).join("acme/net/1.0.0");
+    fs::create_dir_all(&staged).unwrap();
+    fs::write(staged.join("main.tf"), "# a module").unwrap();
+    let mut commit = place.command();
+    commit.arg("commit").arg(&staged).env("TRACEPARENT", parent(&other));
+    failed(&commit.output().unwrap());
+    eventually("the commit's requests are logged", || {
+        lines(&other).iter().any(|line| line["url"].as_str().is_some_and(|url| url.contains("net")))
+    });
     done(&place.run(&["umount", "mnt"]));
 }

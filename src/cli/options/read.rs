@@ -43,6 +43,8 @@ impl OptionPlaces {
 pub struct ReadCommandLine {
     /// What is to be done.
     pub line: CommandLine,
+    /// How often `--verbose` was said.
+    pub verbosity: u8,
     /// Where its options were said.
     pub origins: Origins,
 }
@@ -120,11 +122,13 @@ pub fn read(words: &[OsString], places: &OptionPlaces) -> Result<ReadCommandLine
     let settled = SettledOptions::of(words, places)?;
     let command = with_defaults(CommandLine::command(), &settled.typed.path, &settled.said);
     let mut matches = command.try_get_matches_from(&settled.words)?;
+    let verbosity = path_of(&matches).1.try_get_one::<u8>("verbose").ok().flatten().copied();
     let mut line = CommandLine::from_arg_matches_mut(&mut matches)?;
     if let (args::Command::Mount(args), Some(named)) = (&mut line.command, settled.named) {
         args.sources_and_mountpoint = named.words;
     }
-    Ok(ReadCommandLine { line, origins: Origins(settled.said) })
+    let verbosity = verbosity.unwrap_or(0);
+    Ok(ReadCommandLine { line, verbosity, origins: Origins(settled.said) })
 }
 
 /// What was typed, and what other places say of the options that were not.

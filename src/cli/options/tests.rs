@@ -90,7 +90,7 @@ fn a_variable_says_what_was_not_typed_and_the_option_replaces_it() {
     assert_eq!(hosts(&args), ["a.b:1", "c.d:2"]);
     assert_eq!(args.network.reach.ca_file, [std::path::Path::new("/one, two.pem")]);
     assert!(args.network.offline && !args.access.read_only && !args.foreground);
-    assert_eq!((args.log.verbose, args.network.tag_ttl.0.as_secs()), (2, 60));
+    assert_eq!((args.network.reach.verbose, args.network.tag_ttl.0.as_secs()), (2, 60));
 
     let typed = "tofufs mount --cache-dir /typed --plain-http e.f --offline=false --read-only=true \
          a.b /mnt";
@@ -306,7 +306,7 @@ fn every_kind_of_value_stands_in_a_file() {
     assert_eq!(reach.ca_file, [std::path::Path::new("/home/u/corp.pem")]);
     assert!(args.network.offline);
     assert_eq!(
-        (args.log.verbose, reach.deadline.0.as_secs(), args.storage.cache_size.0),
+        (args.network.reach.verbose, reach.deadline.0.as_secs(), args.storage.cache_size.0),
         (2, 90, 5 << 30)
     );
     let rules = crate::cli::args::mapping::flags(&args.mapping.mapping().unwrap().unwrap());
