@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use admit::admitted::Admitted;
-pub use admit::{Gate, GivenVerdict};
+pub use admit::{Gate, GivenVerdict, WantedTargets, signed_sums};
 pub use blocking::blocking;
 pub use budget::RequestingUser;
 pub use content::Content;

@@ -57,6 +57,16 @@ pub struct Signer {
     pub primary: KeyId,
     /// Whether the key, or the one that it belongs to, has expired by now.
     pub is_expired: bool,
+    /// Whether it had when it signed.
+    pub was_expired: bool,
+}
+
+impl Signer {
+    /// Whether this counts for more than what else was found.
+    fn is_better_than(&self, other: Option<Signer>) -> bool {
+        let rank = |signer: &Signer| (signer.is_expired, signer.was_expired);
+        other.is_none_or(|other| rank(self) < rank(&other))
+    }
 }
 
 /// Why nobody counts as the signer.
@@ -96,7 +106,7 @@ pub fn verify(
     now: u64,
 ) -> Result<Signer, SignatureRefusal> {
     let mut refusal = SignatureRefusal::UnknownKey(Vec::new());
-    let mut expired = None;
+    let mut expired: Option<Signer> = None;
     let mut seen = 0;
     for packet in packet::read(signatures)? {
         let Packet { tag: PacketTag::Signature, body } = packet else {
@@ -112,7 +122,8 @@ pub fn verify(
             .and_then(|signature| certificate::signer_of(document, &signature, certificates, now))
         {
             Ok(signer) if !signer.is_expired => return Ok(signer),
-            Ok(signer) => expired = Some(signer),
+            Ok(signer) if signer.is_better_than(expired) => expired = Some(signer),
+            Ok(_) => {}
             Err(other) => refusal = other,
         }
     }

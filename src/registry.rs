@@ -56,13 +56,17 @@ use crate::name::{Host, Repo, RepoName, Selector, Tag, ZipName};
 use crate::oci::Descriptor;
 
 /// What kind of document a release has.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub enum DocumentKind {
     /// An OCI manifest.
     #[default]
     Manifest,
     /// The `SHA256SUMS` of a provider registry, with what was found of its signature.
-    Sums(SignatureOutcome),
+    Sums {
+        outcome: SignatureOutcome,
+        /// The signature itself, where a key is named that made it.
+        signature: Option<Arc<[u8]>>,
+    },
 }
 
 /// The bytes of a release's document as they came, not yet compared with a digest.

@@ -12,6 +12,7 @@ pub mod policy;
 pub mod signing;
 pub mod statement;
 mod syntax;
+pub mod vendor;
 mod verdict;
 
 pub use policy::Policy;

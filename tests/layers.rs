@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mapping", &["digest", "name"]),
     ("lockfile", &["digest", "name"]),
     ("moment", &[]),
-    ("trust", &["digest", "name", "oci"]),
+    ("trust", &["digest", "name", "oci", "openpgp", "artifact", "moment"]),
     ("tree", VALUES),
     (
         "registry",

@@ -1,10 +1,10 @@
 //! `SHA256SUMS`: which zip has which digest. Its own digest is a release's identity.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ArtifactRefusal, PackageEntry, Target, refuse};
 use crate::digest::Digest;
-use crate::name::{Platform, ZipName};
+use crate::name::{Platform, Version, ZipName};
 
 /// The document, read strictly: every line is a sum, two spaces (or a space and `*`) and a name,
 /// and no name has two sums.
@@ -13,6 +13,8 @@ pub struct ReleaseSums {
     raw: Vec<u8>,
     identity: Digest,
     lines: BTreeMap<String, Digest>,
+    /// The names that stand twice, with the same sum.
+    twice: BTreeSet<String>,
 }
 
 impl ReleaseSums {
@@ -22,7 +24,7 @@ impl ReleaseSums {
     /// The rule that it breaks.
     pub fn parse(raw: Vec<u8>) -> Result<ReleaseSums, String> {
         let text = std::str::from_utf8(&raw).map_err(|_| "SHA256SUMS is no text in UTF-8")?;
-        let mut lines = BTreeMap::new();
+        let (mut lines, mut twice) = (BTreeMap::new(), BTreeSet::new());
         for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let split = line.split_at_checked(64).and_then(|(sum, rest)| {
                 let name = rest.strip_prefix("  ").or_else(|| rest.strip_prefix(" *"))?;
@@ -38,10 +40,11 @@ impl ReleaseSums {
                 Some(other) if other != sum => {
                     return Err(format!("SHA256SUMS has two different sums for {name}"));
                 }
-                _ => {}
+                Some(_) => drop(twice.insert(name.to_owned())),
+                None => {}
             }
         }
-        Ok(ReleaseSums { identity: Digest::of(&raw), lines, raw })
+        Ok(ReleaseSums { identity: Digest::of(&raw), lines, twice, raw })
     }
 
     /// As it came.
@@ -62,6 +65,19 @@ impl ReleaseSums {
     /// The digest of the file that has exactly this name.
     pub fn of(&self, name: &str) -> Option<Digest> {
         self.lines.get(name).copied()
+    }
+
+    /// The name of the file that has this digest, if exactly one line says so.
+    pub fn only_name(&self, digest: Digest) -> Option<&str> {
+        let mut named = self.lines.iter().filter(|(_, of)| **of == digest).map(|(name, _)| name);
+        let name = named.next().filter(|name| !self.twice.contains(*name))?;
+        named.next().is_none().then_some(name)
+    }
+
+    /// The version of which it names zips.
+    pub fn version(&self) -> Option<Version> {
+        let zips = self.lines.keys().filter_map(|name| name.parse::<ZipName>().ok());
+        zips.map(|zip| zip.version).next()
     }
 
     /// How many bytes of memory it takes, about.
@@ -114,6 +130,10 @@ mod tests {
         assert_eq!(sums.of("x.zip").unwrap().hex().to_string(), a);
         assert_eq!(sums.of("y.zip").unwrap().hex().to_string(), b.to_lowercase());
         assert_eq!(sums.of("X.zip"), None);
+        assert_eq!(sums.only_name(sums.of("y.zip").unwrap()), Some("y.zip"));
+        assert_eq!(sums.only_name(sums.of("x.zip").unwrap()), None, "it stands twice");
+        let shared = read(format!("{a}  x.zip\n{a}  z.zip\n")).unwrap();
+        assert_eq!(shared.only_name(shared.of("z.zip").unwrap()), None, "of two names");
         assert_eq!(sums.identity(), Digest::of(sums.raw()));
         for bad in [
             format!("{a}  x.zip\n{b}  x.zip\n"),

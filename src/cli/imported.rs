@@ -130,7 +130,10 @@ mod tests {
         }
         assert_eq!(left_out.len(), 3, "{left_out:?}");
         let key = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
-        crate::trust::Policy::parse("p", &policy, &mut |_| Ok(key.to_owned())).unwrap();
+        crate::trust::Policy::parse("p", &policy, crate::moment::Moment::now(), &mut |_| {
+            Ok(key.to_owned())
+        })
+        .unwrap();
         assert!(imported("{}").is_err());
     }
 }

@@ -14,6 +14,7 @@ use super::output::{self, CommandError, count, listed};
 use super::reading::Registries;
 use super::replace::replace;
 use super::{daemon, needed};
+use crate::artifact::Target;
 use crate::copy::needs::{self, LeftOut, Mounts, NeedsError};
 use crate::copy::select::{Selected, select};
 use crate::copy::{RegistryFacts as _, hashes};
@@ -164,7 +165,8 @@ async fn lock(
     let Selected { version, reference, digest } =
         select(origins, repos, address, constraints, before.map(|lock| &lock.version)).await?;
     let facts = origins.facts(&reference.repo.host)?;
-    let admitted = facts.gate().admit(&reference, digest).await?;
+    let is_locked = |target: &Target| platforms.is_empty() || platforms.contains(&target.platform);
+    let (admitted, _) = facts.gate().admit_all(&reference, digest, &is_locked).await?;
     let release = hashes::of_release(&facts, &reference.repo, digest, platforms).await?;
     let mut all: BTreeSet<PackageHash> = BTreeSet::new();
     let (mut computed, mut differing) = (Vec::new(), Vec::new());

@@ -9,6 +9,7 @@ use super::args::trusting::PolicyArgs;
 use super::directories::absolute;
 use super::output::CommandError;
 use crate::input;
+use crate::moment::Moment;
 use crate::trust::{Policies, Policy};
 
 /// The policy of the machine.
@@ -59,7 +60,8 @@ fn load(path: &Path) -> Result<Policy, CommandError> {
     let text = trusted_text(path).map_err(|rule| failed(&rule))?;
     let base = path.parent().unwrap_or(Path::new("/"));
     let mut read = |file: &str| trusted_text(&base.join(file));
-    Policy::parse(&path.display().to_string(), &text, &mut read).map_err(|e| failed(&e))
+    Policy::parse(&path.display().to_string(), &text, Moment::now(), &mut read)
+        .map_err(|e| failed(&e))
 }
 
 /// The text of a file that only root and this user can have written.

@@ -15,11 +15,13 @@ use super::output::{self, CommandError};
 use super::policy::{PolicyFiles, trusted_text};
 use super::reading::Registries;
 use super::typed::{Typed, release};
+use crate::artifact::{Release, Target};
 use crate::copy::RegistryFacts as _;
 use crate::copy::carry;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::input;
+use crate::moment::Moment;
 use crate::name::{Host, Reference, Selector};
 use crate::registry::HostStore;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
@@ -97,12 +99,15 @@ async fn verdict(
             Err(e) => return (None, Err(e)),
         },
     };
-    let admitted = facts.gate().admit(reference, digest).await;
-    let admission = admitted.map(|_| match facts.gate().known(reference, digest) {
-        Some(given) => given.verdict.unwrap_or(Admission::Accepted),
-        None => Admission::Accepted,
-    });
-    (Some(digest), admission)
+    let targets = match facts.manifests().release_of(reference, digest).await {
+        Ok((_, Release::Provider(targets))) => targets,
+        Ok((_, Release::Module(_))) | Err(_) => Vec::new(),
+    };
+    // A bundle holds the platforms for which it was made.
+    let lacking = facts.manifests().lacking(&reference.repo, &targets).await;
+    let is_held = |target: &Target| !lacking.contains(&target.digest());
+    let admitted = facts.gate().admit_all(reference, digest, &is_held).await;
+    (Some(digest), admitted.map(|(_, admission)| admission))
 }
 
 fn report(
@@ -157,7 +162,7 @@ fn by_key<'a>(
         text += &format!("scope \"{host}\" {{\n  signed_by = [\"key\"]\n}}\n");
     }
     let name = format!("--key {}", key.display());
-    let policy = Policy::parse(&name, &text, &mut |_| trusted_text(key));
+    let policy = Policy::parse(&name, &text, Moment::now(), &mut |_| trusted_text(key));
     let policy = policy.map_err(|e| CommandError::failed(format_args!("{name}: {}", e.rule)))?;
     Ok(Arc::new(Policies(vec![Arc::new(policy)])))
 }

@@ -17,6 +17,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use super::RegistryFacts;
 use super::bundle::BundleBlob;
 use super::graph::{CarriedReferrers, Graph, graph};
+use crate::artifact::Target;
 use crate::digest::Digest;
 use crate::facts::{Admitted, Facts, blocking};
 use crate::failure::{Failure, Refusal};
@@ -197,7 +198,7 @@ pub async fn artifacts(
             ManifestBody::Image(_) => 0,
         });
         let left_behind = left_behind.sum();
-        let admitted = admitted(&facts, &found).await?;
+        let admitted = admitted(&facts, &found, &graph).await?;
         artifacts.push(CarriedArtifact { to, left_behind, graph, admitted, found });
     }
     if referrers != CarriedReferrers::All {
@@ -212,14 +213,21 @@ pub async fn artifacts(
 }
 
 /// Leave to copy an artifact by each of its tags.
-async fn admitted(facts: &Facts, found: &SourceArtifact) -> Result<Admitted, Refusal> {
+async fn admitted(
+    facts: &Facts,
+    found: &SourceArtifact,
+    graph: &Graph,
+) -> Result<Admitted, Refusal> {
     let SourceArtifact { repo, digest, tags } = found;
     let by_digest = [Selector::Digest(*digest)];
     let by_tags = tags.iter().cloned().map(Selector::Tag);
     let names: Vec<Selector> = if tags.is_empty() { by_digest.to_vec() } else { by_tags.collect() };
+    let is_carried =
+        |target: &Target| graph.manifests.iter().any(|manifest| manifest.digest == target.digest());
     let mut admitted = None;
     for name in names {
-        admitted = Some(facts.gate().admit(&repo.at(name), *digest).await?);
+        let (leave, _) = facts.gate().admit_all(&repo.at(name), *digest, &is_carried).await?;
+        admitted = Some(leave);
     }
     admitted.ok_or_else(|| Refusal::new(Failure::Invalid, repo, "it has no name"))
 }

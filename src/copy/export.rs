@@ -179,19 +179,25 @@ impl ExportDirectory {
         origins: &dyn RegistryFacts,
     ) -> Result<LaidOut, ExportError> {
         let facts = origins.facts(&planned.repo.host)?;
-        let admitted = facts.gate().admit(&planned.reference, planned.release).await?;
+        let (gate, plugins) = (facts.gate(), planned.platform.is_some());
+        let admitted = match &planned.platform {
+            None => gate.admit(&planned.reference, planned.release).await?,
+            Some(platform) => {
+                gate.admit_platform(&planned.reference, planned.release, platform).await?
+            }
+        };
         let (content, ExportedPackage { repo, archive, .. }) = (facts.content(), planned);
         let package = content.package(&admitted, repo, archive, Unpacking::WhenOpened).await?;
         let place = self.dir.join(&planned.path);
         if fs::symlink_metadata(&place).is_ok() {
-            if tree::is_same(&facts, &package, &place, planned.plugins).await? {
+            if tree::is_same(&facts, &package, &place, plugins).await? {
                 return Ok(LaidOut::Same);
             }
             if !self.record.names(planned) {
                 return Err(ExportError::in_the_way(&place));
             }
         }
-        tree::write(&facts, &package, apart, planned.plugins).await?;
+        tree::write(&facts, &package, apart, plugins).await?;
         Ok(LaidOut::New(apart.to_owned()))
     }
 

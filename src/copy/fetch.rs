@@ -12,13 +12,14 @@ use futures_util::stream::{self, StreamExt};
 
 use super::RegistryFacts;
 use super::graph::{CarriedReferrers, speaking};
-use super::needs::{NeededArtifact, Needs};
+use super::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::digest::Digest;
-use crate::facts::{Admitted, Facts, Unpacking, blocking};
+use crate::facts::{Admitted, Facts, Unpacking, blocking, signed_sums};
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
 use crate::store::Key;
+use crate::trust::vendor::SUMS_MAX;
 
 /// How many packages are fetched at a time.
 const AT_ONCE: usize = 4;
@@ -118,10 +119,32 @@ pub async fn referrers(
             }
             objects.extend(found.manifests.iter().map(|manifest| manifest.digest));
             objects.extend(found.blobs.into_keys());
+            objects.extend(of_vendors(&facts, artifact).await?);
         }
         all.push(objects);
     }
     Ok(all)
+}
+
+/// Fetches what vendors signed of a release, which its platforms keep beside their zips.
+async fn of_vendors(
+    facts: &Arc<Facts>,
+    artifact: &NeededArtifact,
+) -> Result<BTreeSet<Digest>, Refusal> {
+    let ReleaseContents::Provider(packages) = &artifact.contents else {
+        return Ok(BTreeSet::new());
+    };
+    let mut found = BTreeSet::new();
+    for manifest in packages.iter().filter_map(|package| package.manifest.as_ref()) {
+        let manifest = facts.manifests().get(&artifact.repo, manifest.digest).await?;
+        for (sums, signature) in signed_sums(&manifest) {
+            for blob in [sums, signature].into_iter().filter(|blob| blob.size <= SUMS_MAX) {
+                facts.referrers().blob(&artifact.repo, blob).await?;
+                found.insert(blob.digest);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Looks for everything once more: manifests, packages, what tags stand for, and the lists of tags

@@ -19,7 +19,7 @@ use futures_util::future::join_all;
 
 use super::select::{Selected, release, select};
 use super::{RegistryFacts, hashes};
-use crate::artifact::Release;
+use crate::artifact::{Release, Target};
 use crate::digest::Digest;
 use crate::facts::{Admitted, Facts, blocking};
 use crate::failure::{Failure, Refusal};
@@ -157,10 +157,17 @@ impl NeededArtifact {
     /// # Errors
     /// As of [`Gate::admit`](crate::facts::Gate::admit).
     pub async fn admitted(&self, facts: &Facts) -> Result<Admitted, Refusal> {
-        let mut admitted = facts.gate().admit(&self.reference(), self.digest).await?;
+        let is_needed = |target: &Target| match &self.contents {
+            ReleaseContents::Module(_) => false,
+            ReleaseContents::Provider(packages) => {
+                packages.iter().any(|package| package.platform == target.platform)
+            }
+        };
+        let gate = facts.gate();
+        let (mut admitted, _) = gate.admit_all(&self.reference(), self.digest, &is_needed).await?;
         for tag in self.tags.iter().skip(1) {
             let reference = self.repo.at(Selector::Tag(tag.clone()));
-            admitted = facts.gate().admit(&reference, self.digest).await?;
+            (admitted, _) = gate.admit_all(&reference, self.digest, &is_needed).await?;
         }
         Ok(admitted)
     }

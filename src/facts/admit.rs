@@ -9,6 +9,7 @@
 //! INVARIANT: what could not be found out admits nothing, and is no refusal either.
 
 pub mod admitted;
+mod vendors;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,15 +17,19 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use self::admitted::Admitted;
+use self::vendors::VendorEvidence;
+pub use self::vendors::{WantedTargets, signed_sums};
 use super::error::lost;
 use super::manifests::Manifests;
 use super::referrers::ReferrerFacts;
 use super::tags::Tags;
+use crate::artifact::Release;
 use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
-use crate::name::{Reference, Repo, Selector, Tag};
+use crate::moment::Moment;
+use crate::name::{Platform, Reference, Repo, Selector, Tag};
 use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::trust::bundle::{BUNDLE_MAX, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SignedStatement};
@@ -104,15 +109,69 @@ impl Gate {
         reference: &Reference,
         digest: Digest,
     ) -> Result<Admitted, Refusal> {
+        self.leave(|| Asked::new(reference, digest)).await.map(|(admitted, _)| admitted)
+    }
+
+    /// The same for the package of one platform, for which its vendor may have signed.
+    ///
+    /// # Errors
+    /// As of [`Gate::admit`].
+    pub async fn admit_platform(
+        self: &Arc<Self>,
+        reference: &Reference,
+        digest: Digest,
+        platform: &Platform,
+    ) -> Result<Admitted, Refusal> {
+        let asked = || Asked { platform: Some(platform.clone()), ..Asked::new(reference, digest) };
+        self.leave(asked).await.map(|(admitted, _)| admitted)
+    }
+
+    /// The same for all of a release, or for those of its platforms that are wanted; and why.
+    ///
+    /// # Errors
+    /// As of [`Gate::admit`], of the first that is not admitted.
+    pub async fn admit_all(
+        self: &Arc<Self>,
+        reference: &Reference,
+        digest: Digest,
+        wanted: WantedTargets<'_>,
+    ) -> Result<(Admitted, Admission), Refusal> {
+        let asks_vendors = self.policies.read().0.ask_vendors(&reference.repo);
+        let targets = match asks_vendors {
+            false => Vec::new(),
+            true => match self.manifests.release_of(reference, digest).await {
+                Ok((_, Release::Provider(targets))) => targets,
+                Ok((_, Release::Module(_))) => Vec::new(),
+                Err(e) if e.failure == Failure::Structure => Vec::new(),
+                Err(e) => return Err(e),
+            },
+        };
+        let mut all: Option<(Admitted, Admission)> = None;
+        for target in targets.into_iter().filter(|target| wanted(target)) {
+            let platform = Some(target.platform);
+            let asked = || Asked { platform, ..Asked::new(reference, digest) };
+            let (admitted, why) = self.leave(asked).await?;
+            all = Some((admitted, all.map_or(why.clone(), |(_, before)| before.and(why))));
+        }
+        match all {
+            Some(all) => Ok(all),
+            None => self.leave(|| Asked::new(reference, digest)).await,
+        }
+    }
+
+    async fn leave(
+        self: &Arc<Self>,
+        asked: impl FnOnce() -> Asked,
+    ) -> Result<(Admitted, Admission), Refusal> {
         let (policies, generation) = self.policies.read().clone();
         if policies.is_empty() {
-            return Ok(Admitted::new(None));
+            return Ok((Admitted::new(None), Admission::Accepted));
         }
-        let asked = Arc::new(Asked::new(reference, digest));
+        let asked = Arc::new(asked());
         match self.verdict(asked.clone(), policies, generation).await? {
-            Ok(_) => Ok(Admitted::new(Some((asked, generation)))),
+            Ok(admission) => Ok((Admitted::new(Some((asked, generation))), admission)),
             Err(why) => {
-                let subject = format!("{} ({digest})", asked.reference());
+                let subject = format!("{} ({})", asked.reference(), asked.digest);
                 let refusal = Refusal::new(Failure::Unsigned, subject, why.rule);
                 Err(if why.remedy.is_empty() { refusal } else { refusal.remedy(why.remedy) })
             }
@@ -131,7 +190,7 @@ impl Gate {
         match admitted.by() {
             _ if !is_asked => Ok(()),
             Some((_, of)) if *of == generation => Ok(()),
-            Some((asked, _)) => self.admit(&asked.reference(), asked.digest).await.map(drop),
+            Some((asked, _)) => self.leave(|| (**asked).clone()).await.map(drop),
             None => Err(Refusal::new(
                 Failure::Unsigned,
                 "a file that was entered before",
@@ -141,10 +200,19 @@ impl Gate {
         }
     }
 
-    /// What was said of a release last, if it is known.
-    pub fn known(&self, reference: &Reference, digest: Digest) -> Option<GivenVerdict> {
-        let generation = self.policies.read().1;
-        let key = (Asked::new(reference, digest), generation);
+    /// What was said of a release last, or of one of its platforms, if it is known.
+    pub fn known(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        platform: Option<&Platform>,
+    ) -> Option<GivenVerdict> {
+        let (asks_vendors, generation) = {
+            let held = self.policies.read();
+            (held.0.ask_vendors(&reference.repo), held.1)
+        };
+        let platform = platform.filter(|_| asks_vendors).cloned();
+        let key = (Asked { platform, ..Asked::new(reference, digest) }, generation);
         self.verdicts.lock().get(&key).cloned()
     }
 
@@ -154,6 +222,13 @@ impl Gate {
         policies: Arc<Policies>,
         generation: u64,
     ) -> Result<Verdict, Refusal> {
+        // Who signs a release as a whole signs all of its platforms.
+        let asked = match &asked.platform {
+            Some(_) if !policies.ask_vendors(&asked.repo) => {
+                Arc::new(Asked { platform: None, ..(*asked).clone() })
+            }
+            _ => asked,
+        };
         let key = ((*asked).clone(), generation);
         if let Some(given) = self.verdicts.lock().get(&key)
             && (given.verdict.is_ok() || given.at.elapsed() < self.ttl)
@@ -177,15 +252,19 @@ impl Gate {
         }
         let places: Vec<Repo> =
             [asked.repo.clone()].into_iter().chain(policies.judge(asked).places()).collect();
-        let mut search = Search::new(self, asked, policies);
+        let vendors = self.vendor_evidence(asked).await;
+        let mut search = Search::new(self, asked, policies, &vendors);
         for place in &places {
+            if let Some(admission) = search.judgement.admission() {
+                return Ok(Ok(admission));
+            }
             let kept = self.referrers.kept(place, asked.digest).await.unwrap_or_default();
             if let Some(admission) = search.through(place, kept).await {
                 return Ok(Ok(admission));
             }
         }
-        let mut search = Search::new(self, asked, policies);
-        for place in &places {
+        let mut search = Search::new(self, asked, policies, &vendors);
+        for place in places.iter().filter(|_| policies.judge(asked).wants_statements()) {
             let said = self.referrers.of(place, asked.digest).await;
             let is_empty = said.entries.is_empty();
             search.lacks(said.unheard.clone());
@@ -257,8 +336,17 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(gate: &'a Gate, asked: &'a Asked, policies: &'a Policies) -> Search<'a> {
-        Search { gate, asked, judgement: policies.judge(asked), tried: 0, lacking: None }
+    fn new(
+        gate: &'a Gate,
+        asked: &'a Asked,
+        policies: &'a Policies,
+        vendors: &VendorEvidence,
+    ) -> Search<'a> {
+        let (mut judgement, now) = (policies.judge(asked), Moment::now());
+        for (package, sums) in &vendors.found {
+            judgement.add_sums(sums, package, now);
+        }
+        Search { gate, asked, judgement, tried: 0, lacking: vendors.lacking.clone() }
     }
 
     fn lacks(&mut self, why: Option<Refusal>) {

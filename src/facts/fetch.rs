@@ -34,6 +34,8 @@ pub(super) struct FetchedDocument {
     /// Its parsed view, or why the document is refused. A refused document has a digest all the
     /// same, since a tag that stands for it can be listed and asked for the reason.
     pub(super) document: Result<ReleaseDocument, Refusal>,
+    /// The signature of a provider registry's sums.
+    pub(super) signature: Option<Arc<[u8]>>,
 }
 
 /// The object, or the right to fill it.
@@ -82,6 +84,10 @@ impl Fetcher {
             }
         }
         let document = read(&raw, digest, &subject);
+        let signature = match &raw.kind {
+            DocumentKind::Sums { signature, .. } => signature.clone(),
+            DocumentKind::Manifest => None,
+        };
         if document.is_ok() {
             let store = self.store.clone();
             let kept = blocking(move || keep(&store, digest, &raw.bytes)).await?;
@@ -89,7 +95,7 @@ impl Fetcher {
                 tracing::warn!("{subject} ({digest}) is served without being kept: {e}");
             }
         }
-        Ok(FetchedDocument { digest, document })
+        Ok(FetchedDocument { digest, document, signature })
     }
 
     /// A blob from the store, or from the registry into the store.
@@ -199,14 +205,14 @@ fn read(
         Selector::Digest(_) => subject.into(),
         Selector::Tag(_) => Subject::Manifest(subject.clone(), digest),
     };
-    match raw.kind {
+    match &raw.kind {
         DocumentKind::Manifest => {
             Manifest::parse(raw.bytes.clone(), digest, raw.content_type.as_deref())
                 .map(|manifest| ReleaseDocument::Manifest(Arc::new(manifest)))
                 .map_err(|e| e.about(about))
         }
-        DocumentKind::Sums(signature) => ReleaseSums::parse(raw.bytes.to_vec())
-            .map(|sums| ReleaseDocument::Sums { sums: Arc::new(sums), signature })
+        DocumentKind::Sums { outcome, .. } => ReleaseSums::parse(raw.bytes.to_vec())
+            .map(|sums| ReleaseDocument::Sums { sums: Arc::new(sums), signature: *outcome })
             .map_err(|rule| Refusal::new(Failure::Structure, about, rule)),
     }
 }

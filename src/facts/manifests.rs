@@ -192,7 +192,8 @@ impl Manifests {
             self.keep(document);
             if let ReleaseDocument::Sums { signature, .. } = document {
                 is_lasting = true;
-                self.note_checked(repo, fetched.digest, *signature).await?;
+                let made = fetched.signature.clone();
+                self.note_checked(repo, fetched.digest, *signature, made).await?;
             }
         }
         Ok(BoundDocument { digest: fetched.digest, is_lasting })
@@ -202,18 +203,57 @@ impl Manifests {
         &self,
         repo: &Repo,
         digest: Digest,
-        signature: SignatureOutcome,
+        outcome: SignatureOutcome,
+        signature: Option<Arc<[u8]>>,
     ) -> Result<(), Refusal> {
-        if let SignatureOutcome::SignedByExpiredKey(_) = signature {
-            tracing::warn!("{repo}@{digest}: {signature}");
+        if let SignatureOutcome::SignedByExpiredKey(_) = outcome {
+            tracing::warn!("{repo}@{digest}: {outcome}");
         }
         let (store, edge) = (self.store.clone(), checked_edge(repo, digest));
-        let kept =
-            blocking(move || store.put_edge(&edge, signature.to_string().as_bytes())).await?;
-        if let Err(e) = kept {
+        let beside = signature_edge(repo, digest);
+        let keep = move || {
+            if let Some(signature) = signature {
+                store.put_edge(&beside, &signature)?;
+            }
+            store.put_edge(&edge, outcome.to_string().as_bytes())
+        };
+        if let Err(e) = blocking(keep).await? {
             tracing::warn!("{repo}@{digest} cannot be kept for later mounts: {e}");
         }
         Ok(())
+    }
+
+    /// The signature of a provider registry's sums: as it came with them, else as it comes with
+    /// them now. `None` where the registry names no key that made one.
+    ///
+    /// # Errors
+    /// It cannot be had, or it is that of other sums now.
+    pub(super) async fn signature_of(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        sums: &ReleaseSums,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let repo = &reference.repo;
+        let (store, edge) = (self.store.clone(), signature_edge(repo, digest));
+        if let Some(kept) = blocking(move || store.edge(&edge)).await? {
+            return Ok(Some(kept));
+        }
+        let tag = match &reference.selector {
+            Selector::Tag(tag) => Some(tag.clone()),
+            Selector::Digest(_) => sums.version().and_then(|version| version.tag()),
+        };
+        let Some(tag) = tag else { return Ok(None) };
+        let selector = Selector::Tag(tag);
+        let fetch = self.fetcher.document(repo, &selector);
+        let fetched = self.budgets.spend(&repo.host, fetch).await?;
+        if fetched.digest != digest {
+            return Err(changed(reference, digest, fetched.digest));
+        }
+        if let Ok(ReleaseDocument::Sums { signature, .. }) = &fetched.document {
+            self.note_checked(repo, digest, *signature, fetched.signature.clone()).await?;
+        }
+        Ok(fetched.signature.map(|signature| signature.to_vec()))
     }
 
     /// Whether `digest` is that of sums that were checked for `repo`, by this or an earlier mount.
@@ -369,6 +409,11 @@ pub(super) fn changed(reference: &Reference, before: Digest, now: Digest) -> Ref
 /// The name under which the store keeps that sums were checked, and what was found.
 fn checked_edge(repo: &Repo, digest: Digest) -> String {
     format!("checked {repo}@{digest}")
+}
+
+/// The name under which the store keeps the signature of sums.
+fn signature_edge(repo: &Repo, digest: Digest) -> String {
+    format!("signature {repo}@{digest}")
 }
 
 fn checked_target(

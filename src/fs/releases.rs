@@ -107,13 +107,13 @@ impl Releases {
         Ok(package.get_or_init(|| loaded).clone())
     }
 
-    /// Leave to read one platform's package: an index's counts for all that it names.
+    /// Leave to read one platform's package: an index's counts for all that it names, and what a
+    /// vendor signed for this one alone.
     pub(super) async fn admitted_target(&self, node: &TargetNode) -> Result<Admitted, FsError> {
-        self.target_of(node).await?;
-        match node.release() {
-            Some(release) => self.admitted(release).await,
-            None => Err(FsError::plain(Errno::ENOENT)),
-        }
+        let platform = &self.target_of(node).await?.platform;
+        let release = node.release().ok_or(FsError::plain(Errno::ENOENT))?;
+        let digest = release.document.digest();
+        Ok(self.facts.gate().admit_platform(&release.reference, digest, platform).await?)
     }
 
     /// The zip of one platform of a provider release.

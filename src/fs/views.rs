@@ -157,7 +157,8 @@ impl Views {
     ) -> Result<Arc<[u8]>, FsError> {
         let digest = self.facts.tags().bind(repo, tag, since).await?;
         let reference = repo.at(Selector::Tag(tag.clone()));
-        self.facts.gate().admit(&reference, digest).await?;
+        let is_shown = |target: &Target| self.facts.providers().assumes(&target.platform);
+        self.facts.gate().admit_all(&reference, digest, &is_shown).await?;
         let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
         else {
             let subject = repo.at(Selector::Digest(digest));
@@ -169,9 +170,7 @@ impl Views {
             .into());
         };
         let mut packages = Vec::new();
-        for target in
-            targets.iter().filter(|target| self.facts.providers().assumes(&target.platform))
-        {
+        for target in targets.iter().filter(|target| is_shown(target)) {
             packages.push((target.platform.clone(), self.hashes(repo, target).await?));
         }
         Ok(mirror::archives(provider, version, &packages).into())

@@ -14,7 +14,7 @@ use super::referrer::ReferrerPlace;
 use crate::artifact::{Release, ReleaseDocument, annotated_h1};
 use crate::digest::Digest;
 use crate::facts::{Facts, TargetPackage};
-use crate::name::{Reference, Selector};
+use crate::name::{Platform, Reference, Selector};
 use crate::oci::{Descriptor, Manifest};
 use crate::tree::Need;
 use crate::trust::Admission;
@@ -120,7 +120,7 @@ impl ExtendedAttributes {
             None => {}
         }
         if let Some(digest) = node.digest() {
-            self.of_gate(&node.reference, digest, out);
+            self.of_gate(&node.reference, digest, None, out);
         }
         if let Selector::Tag(tag) = &node.reference.selector {
             let need = Need::Binding(node.reference.repo.clone(), tag.clone());
@@ -133,8 +133,14 @@ impl ExtendedAttributes {
     }
 
     /// What the policies said of a release when it was opened.
-    fn of_gate(&self, reference: &Reference, digest: Digest, out: &mut Attributes) {
-        let Some(given) = self.facts.gate().known(reference, digest) else { return };
+    fn of_gate(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        platform: Option<&Platform>,
+        out: &mut Attributes,
+    ) {
+        let Some(given) = self.facts.gate().known(reference, digest, platform) else { return };
         match given.verdict {
             Ok(admission) => {
                 add(out, "user.tofufs.policy", admission.word());
@@ -150,6 +156,10 @@ impl ExtendedAttributes {
     fn of_target(&self, node: &TargetNode, out: &mut Attributes) {
         let Some(target) = node.target() else { return };
         let digest = target.digest();
+        if let Some(release) = node.release() {
+            let of = release.document.digest();
+            self.of_gate(&release.reference, of, Some(&target.platform), out);
+        }
         let Some(entry) = target.manifest() else {
             add(out, "user.oci.digest", digest.to_string());
             add(out, "user.tofu.zh", format!("zh:{}", digest.hex()));
@@ -157,9 +167,6 @@ impl ExtendedAttributes {
         };
         add(out, "user.oci.reference", node.repo().at(Selector::Digest(digest)).to_string());
         add(out, "user.oci.digest", digest.to_string());
-        if let Some(release) = node.release() {
-            self.of_gate(&release.reference, release.document.digest(), out);
-        }
         if let Some(TargetPackage { manifest, archive }) = node.known(&self.facts) {
             manifest.iter().for_each(|manifest| of_manifest(manifest, out));
             of_package(manifest.as_deref(), Some(entry), archive, out);

@@ -186,10 +186,11 @@ pub(super) fn signer_of(
             if own.is_revoked || primary.is_revoked {
                 return Err(SignatureRefusal::Revoked(id));
             }
-            let over = |key: &OwnKey| key.expires.is_some_and(|expires| expires <= now);
-            let is_expired = over(own) || over(primary);
-            if signer.is_none_or(|known| known.is_expired) {
-                signer = Some(Signer { primary: id, is_expired });
+            let over = |at| [own, primary].iter().any(|key| key.expires.is_some_and(|e| e <= at));
+            let (is_expired, was_expired) = (over(now), over(signature.created));
+            let found = Signer { primary: id, is_expired, was_expired };
+            if found.is_better_than(signer) {
+                signer = Some(found);
             }
         }
     }

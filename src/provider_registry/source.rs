@@ -126,7 +126,10 @@ impl ProviderSource {
             bytes: release.sums.raw().into(),
             content_type: None,
             claimed: Some(digest),
-            kind: DocumentKind::Sums(release.outcome),
+            kind: DocumentKind::Sums {
+                outcome: release.outcome,
+                signature: release.signature.map(Arc::from),
+            },
         })
     }
 

@@ -44,6 +44,8 @@ pub enum KeyError {
     NotPem,
     #[error("it is a private key; name the public one")]
     Private,
+    #[error("it is an OpenPGP key; name it in openpgp")]
+    OpenPgp,
     #[error("it is a certificate; name the public key that is in it")]
     Certificate,
     #[error("it is {0}; a key over P-256 or an Ed25519 key is wanted")]
@@ -58,6 +60,9 @@ impl PublicKey {
     pub fn from_pem(text: &str) -> Result<PublicKey, KeyError> {
         let der = match pem(text, "PUBLIC KEY") {
             Some(der) => der,
+            None if text.contains("BEGIN PGP PUBLIC KEY BLOCK-----") => {
+                return Err(KeyError::OpenPgp);
+            }
             None if text.contains("PRIVATE KEY-----") => return Err(KeyError::Private),
             None if text.contains("BEGIN CERTIFICATE-----") => return Err(KeyError::Certificate),
             None => return Err(KeyError::NotPem),

@@ -4,13 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hcl_edit::Span as _;
-use hcl_edit::structure::{Block, Structure};
+use hcl_edit::structure::{Attribute, Block, Structure};
 
 use super::key::PublicKey;
 use super::statement::SIGNED;
 use super::syntax::{PolicyError, PolicyText};
 use crate::digest::Digest;
+use crate::moment::Moment;
 use crate::name::{Host, Repo, RepoName};
+use crate::openpgp::Certificate;
 
 /// What is to be read of a file that a policy names, by the name that it has there.
 pub type ReadKey<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
@@ -29,10 +31,25 @@ pub struct Policy {
 /// Who may sign.
 #[derive(Clone, Debug)]
 pub(super) struct Signer {
-    /// Any of them: an old one and its successor.
-    pub keys: Vec<PublicKey>,
+    pub by: SignedBy,
     /// The kind of statement that counts.
     pub predicate: String,
+}
+
+/// By what a signer is known.
+#[derive(Clone, Debug)]
+pub(super) enum SignedBy {
+    /// Any of these keys: an old one and its successor.
+    Keys(Vec<PublicKey>),
+    /// Any of these OpenPGP keys, of a vendor that signs the sums of its files.
+    Vendor(Vec<Certificate>),
+}
+
+impl Signer {
+    /// Whether it signs single packages instead of releases.
+    pub fn is_vendor(&self) -> bool {
+        matches!(self.by, SignedBy::Vendor(_))
+    }
 }
 
 /// What a part of all names has to fulfil.
@@ -120,11 +137,16 @@ impl std::fmt::Display for ScopePlace {
 const DEFAULTS: [(&str, bool); 2] = [("refuse", false), ("insecure_accept_anything", true)];
 
 impl Policy {
-    /// Reads the policy in `text`; `read` reads the files of keys.
+    /// Reads the policy in `text` as it counts at `now`; `read` reads the files of keys.
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub fn parse(name: &str, text: &str, read: ReadKey<'_>) -> Result<Policy, PolicyError> {
+    pub fn parse(
+        name: &str,
+        text: &str,
+        now: Moment,
+        read: ReadKey<'_>,
+    ) -> Result<Policy, PolicyError> {
         let text = PolicyText(text);
         let body = text.parse()?;
         let top = text.attributes(&body, &["default"], "a policy")?;
@@ -149,7 +171,7 @@ impl Policy {
             let labels: Vec<&str> = block.labels.iter().map(|label| label.as_str()).collect();
             match (block.ident.as_str(), labels.as_slice()) {
                 ("signer", [signer]) => {
-                    let read = read_signer(&text, block, signer, read)?;
+                    let read = read_signer(&text, block, signer, now, read)?;
                     if policy.signers.insert((*signer).to_owned(), read).is_some() {
                         return text.error(line, format!("the signer {signer:?} stands twice"));
                     }
@@ -224,6 +246,15 @@ impl Policy {
         }
     }
 
+    /// Whether vendors' signatures of single packages may count for what lies in a repository.
+    pub(super) fn asks_vendors(&self, repo: &Repo) -> bool {
+        let Some(ScopeRule::Wants(wanted)) = self.scope(repo).map(|scope| &scope.rule) else {
+            return false;
+        };
+        let mut signers = wanted.any.iter().chain(&wanted.all);
+        signers.any(|name| self.signers.get(name).is_some_and(Signer::is_vendor))
+    }
+
     /// How many scopes and signers it has.
     pub fn counts(&self) -> (usize, usize) {
         (self.scopes.len(), self.signers.len())
@@ -247,24 +278,69 @@ fn read_signer(
     text: &PolicyText<'_>,
     block: &Block,
     name: &str,
+    now: Moment,
     read: ReadKey<'_>,
 ) -> Result<Signer, PolicyError> {
     no_blocks(text, block)?;
     let of = format!("the signer {name:?}");
-    let found = text.attributes(&block.body, &["keys", "predicate"], &of)?;
-    let Some(files) = found.get("keys") else {
-        return text.error(text.line(block.span()), format!("{of} has no keys"));
+    let found = text.attributes(&block.body, &["keys", "openpgp", "predicate"], &of)?;
+    let line = text.line(block.span());
+    let by = match (found.get("keys"), found.get("openpgp")) {
+        (Some(_), Some(_)) => {
+            return text.error(line, format!("{of} has keys or openpgp, not both"));
+        }
+        (Some(files), None) => SignedBy::Keys(read_keys(text, *files, read)?),
+        (None, Some(_)) if found.contains_key("predicate") => {
+            return text
+                .error(line, format!("{of} has a predicate, which OpenPGP keys do not sign"));
+        }
+        (None, Some(files)) => SignedBy::Vendor(read_certificates(text, *files, now, read)?),
+        (None, None) => return text.error(line, format!("{of} has no keys")),
     };
+    let predicate = found.get("predicate").map(|p| text.string(*p)).transpose()?;
+    Ok(Signer { by, predicate: predicate.unwrap_or_else(|| SIGNED.to_owned()) })
+}
+
+fn read_keys(
+    text: &PolicyText<'_>,
+    files: (&Attribute, usize),
+    read: ReadKey<'_>,
+) -> Result<Vec<PublicKey>, PolicyError> {
     let mut keys = Vec::new();
-    for file in text.strings(*files)? {
+    for file in text.strings(files)? {
         let key = read(&file).and_then(|pem| PublicKey::from_pem(&pem).map_err(|e| e.to_string()));
         match key {
             Ok(key) => keys.push(key),
             Err(rule) => return text.error(files.1, format!("the key {file}: {rule}")),
         }
     }
-    let predicate = found.get("predicate").map(|p| text.string(*p)).transpose()?;
-    Ok(Signer { keys, predicate: predicate.unwrap_or_else(|| SIGNED.to_owned()) })
+    Ok(keys)
+}
+
+fn read_certificates(
+    text: &PolicyText<'_>,
+    files: (&Attribute, usize),
+    now: Moment,
+    read: ReadKey<'_>,
+) -> Result<Vec<Certificate>, PolicyError> {
+    let mut all = Vec::new();
+    for file in text.strings(files)? {
+        match read(&file).and_then(|armored| certificates(&armored, now)) {
+            Ok(certificates) => all.extend(certificates),
+            Err(rule) => return text.error(files.1, format!("the key {file}: {rule}")),
+        }
+    }
+    Ok(all)
+}
+
+fn certificates(armored: &str, now: Moment) -> Result<Vec<Certificate>, String> {
+    if armored.contains("-----BEGIN PUBLIC KEY-----") {
+        return Err("it is no OpenPGP key; name it in keys".to_owned());
+    }
+    if armored.contains("-----BEGIN PGP PRIVATE KEY BLOCK-----") {
+        return Err("it is a private key; name the public one (gpg --armor --export)".to_owned());
+    }
+    Certificate::read(armored, now.seconds()).map_err(|e| e.to_string())
 }
 
 const SCOPE: &[&str] = &[

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::bundle::SignedStatement;
-use super::policy::{Policy, Scope, ScopeRule, SignedName, Signer, Wanted};
+use super::policy::{Policy, Scope, ScopeRule, SignedBy, SignedName, Signer, Wanted};
 use super::statement::{REPOSITORY, StatementSubject, TAG};
+use super::vendor::{VendorPackage, VendorSums};
 use crate::digest::Digest;
-use crate::name::{Reference, Repo, Selector, Tag};
+use crate::moment::Moment;
+use crate::name::{Platform, Reference, Repo, Selector, Tag};
 
 /// A release that somebody wants to open, as it was named.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -16,6 +18,8 @@ pub struct Asked {
     /// The tag, where it was named by one.
     pub tag: Option<Tag>,
     pub digest: Digest,
+    /// The platform whose package it is, where that of one platform is wanted.
+    pub platform: Option<Platform>,
 }
 
 impl Asked {
@@ -25,7 +29,7 @@ impl Asked {
             Selector::Tag(tag) => Some(tag.clone()),
             Selector::Digest(_) => None,
         };
-        Asked { repo: reference.repo.clone(), tag, digest }
+        Asked { repo: reference.repo.clone(), tag, digest, platform: None }
     }
 
     /// As it was named.
@@ -56,7 +60,8 @@ impl Admission {
         }
     }
 
-    fn and(self, other: Admission) -> Admission {
+    /// Why both of two things are admitted.
+    pub fn and(self, other: Admission) -> Admission {
         match (self, other) {
             (Admission::Signed(mut one), Admission::Signed(other)) => {
                 one.extend(other);
@@ -91,6 +96,11 @@ impl Policies {
     /// Whether nothing is asked of any release.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether vendors' signatures of single packages may count for what lies in a repository.
+    pub fn ask_vendors(&self, repo: &Repo) -> bool {
+        self.0.iter().any(|policy| policy.asks_vendors(repo))
     }
 
     /// Begins to judge a release.
@@ -148,11 +158,36 @@ impl<'a> Demand<'a> {
         signed.then(|| Admission::Signed(self.met.clone()))
     }
 
+    fn signer(&self, name: &str) -> Option<&'a Signer> {
+        self.policy.signers.get(name)
+    }
+
+    fn add_sums(
+        &mut self,
+        asked: &Asked,
+        sums: &VendorSums,
+        package: &VendorPackage,
+        now: Moment,
+    ) -> Result<(), String> {
+        let Some((_, wanted)) = self.wanted() else { return Ok(()) };
+        let mut fault = Ok(());
+        for name in wanted.any.iter().chain(&wanted.all) {
+            let Some(Signer { by: SignedBy::Vendor(keys), .. }) = self.signer(name) else {
+                continue;
+            };
+            match sums.vouch(package, asked, keys, now) {
+                Ok(()) => drop(self.met.insert(name.clone())),
+                Err(why) => fault = Err(why),
+            }
+        }
+        if self.met.is_empty() { fault } else { Ok(()) }
+    }
+
     fn add(&mut self, asked: &Asked, signed: &SignedStatement) -> Result<(), String> {
         let Some((scope, wanted)) = self.wanted() else { return Ok(()) };
         let mut fault = Ok(());
         for name in wanted.any.iter().chain(&wanted.all) {
-            let Some(signer) = self.policy.signers.get(name) else { continue };
+            let Some(signer) = self.signer(name).filter(|s| !s.is_vendor()) else { continue };
             match counts(scope, wanted, signer, asked, signed) {
                 Ok(()) => drop(self.met.insert(name.clone())),
                 Err(why) => fault = Err(why),
@@ -170,7 +205,8 @@ fn counts(
     asked: &Asked,
     signed: &SignedStatement,
 ) -> Result<(), String> {
-    if !signer.keys.iter().any(|key| signed.is_by(key)) {
+    let SignedBy::Keys(keys) = &signer.by else { return Err("by another key".to_owned()) };
+    if !keys.iter().any(|key| signed.is_by(key)) {
         let hint = signed.hint.as_deref().map(|hint| format!(" ({})", shown(hint)));
         return Err(format!("by another key{}", hint.unwrap_or_default()));
     }
@@ -236,6 +272,25 @@ impl Judgement<'_> {
         wanted.filter_map(|(_, wanted)| wanted.evidence.clone()).collect()
     }
 
+    /// Whether there is something that only statements about a release can show.
+    pub fn wants_statements(&self) -> bool {
+        self.demands.iter().any(|demand| {
+            let wanted = demand.wanted().map(|(_, wanted)| wanted.any.iter().chain(&wanted.all));
+            let mut signers = wanted.into_iter().flatten().filter_map(|name| demand.signer(name));
+            demand.admits(self.asked).is_none() && signers.any(|signer| !signer.is_vendor())
+        })
+    }
+
+    /// Adds what a vendor says of a package.
+    pub fn add_sums(&mut self, sums: &VendorSums, package: &VendorPackage, now: Moment) {
+        self.candidates += 1;
+        for demand in &mut self.demands {
+            if let Err(why) = demand.add_sums(self.asked, sums, package, now) {
+                self.faults.push(why);
+            }
+        }
+    }
+
     /// Adds a piece of evidence.
     pub fn add(&mut self, evidence: Evidence) {
         self.candidates += 1;
@@ -278,11 +333,16 @@ impl Judgement<'_> {
             wanted.in_words(),
             self.found_in_words()
         );
+        let mut signers = wanted.any.iter().chain(&wanted.all).filter_map(|s| demand.signer(s));
         let remedy = if wanted.any.is_empty() && wanted.all.is_empty() {
-            "add its digest to that scope".to_owned()
+            "add its digest to that scope"
+        } else if signers.all(Signer::is_vendor) {
+            "publish it with its vendor's SHA256SUMS and signature, as `tofufs mirror` does, or \
+             add its digest to that scope"
         } else {
-            "sign it with `tofufs sign --key KEY`, or add its digest to that scope".into()
-        };
+            "sign it with `tofufs sign --key KEY`, or add its digest to that scope"
+        }
+        .to_owned();
         NotAdmitted { rule, remedy }
     }
 

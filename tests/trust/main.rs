@@ -5,6 +5,7 @@ mod gap;
 mod gate;
 mod signing;
 mod statements;
+mod vendors;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tofufs::moment::Moment;
 use tofufs::trust::{Asked, Policies, Policy};
 
 use crate::*;
@@ -20,13 +21,18 @@ fn policies(rules: &str, keys: &[(&str, &SigningKey)]) -> Policies {
         let key = keys.iter().find(|(name, _)| *name == file).unwrap();
         Ok(key.1.public().to_pem())
     };
-    Policies(vec![Arc::new(Policy::parse("policy.hcl", &text, &mut read).unwrap())])
+    Policies(vec![Arc::new(Policy::parse("policy.hcl", &text, Moment::now(), &mut read).unwrap())])
 }
 
 fn asked(tag: Option<&str>) -> Asked {
     let (host, name) = NAME.split_once('/').unwrap();
     let repo = Repo { host: host.parse().unwrap(), name: name.parse().unwrap() };
-    Asked { repo, tag: tag.map(|tag| tag.parse().unwrap()), digest: Digest::of(b"release") }
+    Asked {
+        repo,
+        tag: tag.map(|tag| tag.parse().unwrap()),
+        digest: Digest::of(b"release"),
+        platform: None,
+    }
 }
 
 fn key(private: &str) -> SigningKey {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::copy::needs::{NeededArtifact, Needs, ReleaseContents};
 use crate::digest::Digest;
 use crate::mapping::{Mapping, MappingError};
-use crate::name::{ProviderAddr, Reference, Repo, Selector, Version};
+use crate::name::{Platform, ProviderAddr, Reference, Repo, Selector, Version};
 use crate::oci::Descriptor;
 
 /// A package and its place.
@@ -24,8 +24,8 @@ pub struct ExportedPackage {
     pub repo: Repo,
     /// The archive.
     pub archive: Descriptor,
-    /// Whether it is of a provider, whose plugins are executable whatever the archive says.
-    pub plugins: bool,
+    /// The platform, of a provider: its plugins are executable whatever the archive says.
+    pub platform: Option<Platform>,
 }
 
 /// What an export consists of.
@@ -67,20 +67,21 @@ impl ExportPlan {
 
     fn add(&mut self, number: usize, artifact: &NeededArtifact) {
         let at = place(artifact);
-        let planned = |path: PathBuf, archive: &Descriptor, plugins: bool| ExportedPackage {
+        let planned = |path: PathBuf, archive: &Descriptor, platform| ExportedPackage {
             artifact: number,
             path,
             reference: artifact.reference(),
             release: artifact.digest,
             repo: artifact.repo.clone(),
             archive: archive.clone(),
-            plugins,
+            platform,
         };
         match &artifact.contents {
-            ReleaseContents::Module(zip) => self.packages.push(planned(at, zip, false)),
+            ReleaseContents::Module(zip) => self.packages.push(planned(at, zip, None)),
             ReleaseContents::Provider(packages) => {
                 self.packages.extend(packages.iter().map(|package| {
-                    planned(at.join(package.platform.to_string()), &package.zip, true)
+                    let (zip, platform) = (&package.zip, &package.platform);
+                    planned(at.join(platform.to_string()), zip, Some(platform.clone()))
                 }));
             }
         }
@@ -198,7 +199,9 @@ mod tests {
         let rule = |of: &str| MappingRule::new("r.io/p/${type}", &[of.to_owned()], &[]).unwrap();
         let mapping = Mapping::new(vec![rule("x.org/acme/*"), rule("y.org/acme/*")]);
         let plan = ExportPlan::of(&needs, &mapping).unwrap();
-        assert!(plan.packages[0].plugins && plan.packages[0].path.ends_with("linux_amd64"));
+        assert!(
+            plan.packages[0].platform.is_some() && plan.packages[0].path.ends_with("linux_amd64")
+        );
         for host in ["x.org", "y.org"] {
             let path = format!("plugins/{host}/acme/aws/1.0.0+b/linux_amd64");
             let target = &plan.links[Path::new(&path)];

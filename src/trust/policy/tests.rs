@@ -6,7 +6,7 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 ";
 
 fn parse(text: &str) -> Result<Policy, PolicyError> {
-    Policy::parse("policy.hcl", text, &mut |name| match name {
+    Policy::parse("policy.hcl", text, Moment::now(), &mut |name| match name {
         "a.pub" => Ok(KEY.to_owned()),
         _ => Err("there is no such file".to_owned()),
     })
