@@ -28,7 +28,14 @@ impl Refresh {
         let components = components(path);
         match self.in_view(&components) {
             Some(rest) => self.views.refresh(rest),
-            None => self.forget(&Below::parse(&components)),
+            None => {
+                let mut places = self.forget(&Below::parse(&components));
+                // Below the root lie the views, too, with documents that stand in no registry.
+                if components.is_empty() {
+                    places.extend(self.views.refresh(&[]));
+                }
+                places
+            }
         }
     }
 

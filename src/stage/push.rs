@@ -332,7 +332,10 @@ impl ReleasePush<'_> {
             let same = match known {
                 None => false,
                 Some(known) if known.digest() == target.entry.digest => true,
-                Some(known) => self.holds_package(known, target).await?,
+                Some(known) => {
+                    self.holds_package(known, target).await?
+                        && !self.adds_files(known, target).await?
+                }
             };
             if !same {
                 self.check_replaces(tag, there, known.map(Target::digest), target)?;
@@ -367,6 +370,22 @@ impl ReleasePush<'_> {
         let manifest = self.manifest(known.digest).await?;
         Ok(artifact::target_package(&manifest, &target.platform)
             .is_ok_and(|layer| layer.digest == target.package))
+    }
+
+    /// Whether `target` keeps files beside its package, as sums and their signature, which a
+    /// platform that may be overwritten lacks.
+    async fn adds_files(&self, known: &Target, target: &PlannedPlatform) -> Result<bool, Refusal> {
+        let (Some(known), ManifestBody::Image(ours)) = (known.manifest(), &target.manifest.body)
+        else {
+            return Ok(false);
+        };
+        if !self.options.allow_overwrite || ours.len() < 2 {
+            return Ok(false);
+        }
+        let manifest = self.manifest(known.digest).await?;
+        let ManifestBody::Image(theirs) = &manifest.body else { return Ok(false) };
+        let is_there = |layer: &Descriptor| theirs.iter().any(|there| there.digest == layer.digest);
+        Ok(!ours.iter().all(is_there))
     }
 
     /// Whether `target` may be put into the release.
