@@ -137,15 +137,15 @@ impl Gate {
         wanted: WantedTargets<'_>,
     ) -> Result<(Admitted, Admission), Refusal> {
         let asks_vendors = self.policies.read().0.ask_vendors(&reference.repo);
-        let targets = match asks_vendors {
-            false => Vec::new(),
-            true => match self.manifests.release_of(reference, digest).await {
-                Ok((_, Release::Provider(targets))) => targets,
-                Ok((_, Release::Module(_))) => Vec::new(),
-                Err(e) if e.failure == Failure::Structure => Vec::new(),
+        let mut targets = Vec::new();
+        if asks_vendors {
+            match self.manifests.release_of(reference, digest).await {
+                Ok((_, Release::Provider(named))) => targets = named,
+                Ok((_, Release::Module(_))) => {}
+                Err(e) if e.failure == Failure::Structure => {}
                 Err(e) => return Err(e),
-            },
-        };
+            }
+        }
         let mut all: Option<(Admitted, Admission)> = None;
         for target in targets.into_iter().filter(|target| wanted(target)) {
             let platform = Some(target.platform);
