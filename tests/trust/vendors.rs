@@ -130,7 +130,7 @@ fn lines(version: &str, zips: &[(&str, &str)]) -> String {
     zips.iter().map(|(platform, text)| line(version, platform, text)).collect()
 }
 
-/// S41, on a mount: each way to what a vendor signed, without a list; and to what it did not.
+/// S21, on a mount: each way to what a vendor signed, without a list; and to what it did not.
 #[test]
 fn what_a_vendor_signed_opens_and_nothing_else() {
     let Some(vendor) = Vendor::new() else { return };
@@ -186,7 +186,7 @@ fn what_a_vendor_signed_opens_and_nothing_else() {
     }
 }
 
-/// S42
+/// S22
 #[test]
 fn sums_say_exactly_which_zip_of_which_release_it_is() {
     let Some(vendor) = Vendor::new() else { return };
@@ -224,7 +224,7 @@ fn sums_say_exactly_which_zip_of_which_release_it_is() {
     case(6, &BOTH[..1], &amd, b"no signature", "does not hold");
 }
 
-/// S43
+/// S23
 #[test]
 fn a_vendors_key_counts_as_long_as_it_does() {
     let Some(vendor) = Vendor::new() else { return };
@@ -285,7 +285,7 @@ fn a_vendors_key_counts_as_long_as_it_does() {
     assert!(said(&predicate, &armored).contains("has a predicate"));
 }
 
-/// S44. What could not be had is unknown, and says nothing of the release.
+/// S24. What could not be had is unknown, and says nothing of the release.
 #[test]
 fn sums_that_cannot_be_had_are_no_refusal() {
     let Some(vendor) = Vendor::new() else { return };
