@@ -250,7 +250,17 @@ fn a_vendors_key_counts_as_long_as_it_does() {
     let expired = vendor.gpg.expired_key("expired");
     by(&expired, &["--faked-system-time=20200201T000000"]);
     vendor.is(&reference, "admitted", "signed");
-    by(&expired, &["--faked-system-time=20210601T000000", "--ignore-time-conflict"]);
+    // GnuPG signs with no key that has expired: this one is shortened afterwards.
+    let then = |time: &str, words: &[&str]| {
+        let then = format!("--faked-system-time={time}T000000");
+        vendor.gpg.run(&[&[&*then], words].concat());
+    };
+    then("20200101", &["--quick-generate-key", "late", "rsa2048", "sign", "never"]);
+    let late = vendor.gpg.fingerprint("late");
+    by(&late, &["--faked-system-time=20210601T000000"]);
+    vendor.is(&reference, "admitted", "signed");
+    then("20200601", &["--quick-set-expire", &late, "2020-07-01"]);
+    vendor.trusts(&late);
     vendor.is(&reference, "refused", "after it expired");
     let revoked = vendor.gpg.key("revoked", "rsa2048", "never");
     by(&revoked, &[]);
