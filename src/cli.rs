@@ -10,6 +10,7 @@ pub mod allocator;
 pub mod args;
 pub mod attach;
 pub mod background;
+pub mod broker;
 pub mod bundle;
 pub mod cache;
 pub mod carried;
@@ -41,6 +42,7 @@ pub mod origins;
 pub mod output;
 pub mod pin;
 pub mod policy;
+pub mod privileges;
 pub mod progress;
 pub mod providers;
 pub mod pull;
@@ -101,7 +103,8 @@ fn log_of(line: &CommandLine, verbosity: u8) -> io::Result<Option<LogWriter>> {
     if verbosity == 0 || matches!(line.command, Command::Mount(_)) {
         return Ok(None);
     }
-    let log = LogWriter::to(io::stderr(), LogFormat::Text)?;
+    let log = LogWriter::to(io::stderr(), LogFormat::Text);
+    log.start()?;
     log.install(verbosity);
     trace::begin();
     Ok(Some(log))

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// name it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("bounded", &[]),
+    ("descriptor", &[]),
     ("digest", &[]),
     ("disk", &[]),
     ("flight", &[]),
@@ -18,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("failure", &["digest", "name"]),
     ("oci", &["failure", "digest", "name"]),
     ("openpgp", &[]),
+    ("sandbox", &[]),
     ("artifact", &["failure", "digest", "name", "oci", "openpgp"]),
     ("members", &["digest", "name"]),
     ("mapping", &["digest", "name"]),
@@ -86,11 +88,27 @@ const LAYERS: &[(&str, &[&str])] = &[
             "trust",
         ],
     ),
-    ("fuse", &["metrics", "digest", "name", "oci", "artifact", "members", "local", "facts", "fs"]),
+    (
+        "fuse",
+        &[
+            "descriptor",
+            "metrics",
+            "digest",
+            "name",
+            "oci",
+            "artifact",
+            "members",
+            "local",
+            "facts",
+            "fs",
+        ],
+    ),
     (
         "cli",
         &[
+            "descriptor",
             "disk",
+            "sandbox",
             "input",
             "metrics",
             "failure",
@@ -162,6 +180,7 @@ const CALLS: &[(&str, &[&str])] = &[
         "std::fs",
         &[
             "input",
+            "sandbox",
             "store",
             "copy/needs",
             "copy/export",
@@ -181,7 +200,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("tokio::process::", &["registry/credentials", "cli"]),
     (".block_on(", &["main", "cli"]),
     ("std::thread::spawn", &["archive", "store", "facts", "fs", "fuse", "cli"]),
-    ("unsafe ", &["cli/allocator", "store/lease"]),
+    ("unsafe ", &["cli/allocator", "cli/broker/process", "store/lease"]),
     ("println!(", &["cli", "main"]),
     ("eprintln!(", &["cli", "main"]),
     // Locks are those of `parking_lot`, which know no poison.

@@ -1,6 +1,7 @@
 //! The process that serves a mount: puts the layers together, from the settings up to the kernel.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::RegistryAccess;
+use super::broker::Broker;
 use super::control::{ControlRequest, Service, Socket, Steps};
 use super::lifecycle::{self, Signals};
 use super::log::LogWriter;
@@ -21,13 +23,14 @@ use super::look::Look;
 use super::metrics::MetricsSocket;
 use super::options::like;
 use super::output::CommandError;
+use super::privileges::SandboxStatus;
 use super::settings::MountSettings;
 use super::source::SourceSetting;
 use super::staging;
 use super::status;
 use super::tofurc::mount_mapping::MountMapping;
 use super::trace::TraceId;
-use super::{allocator, background, mapping, origins, state, trace};
+use super::{allocator, background, mapping, origins, privileges, state, trace};
 use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
@@ -57,25 +60,39 @@ const GROWTH: u64 = 4 << 20;
 const THREAD_USED: Duration = Duration::from_secs(5);
 
 /// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used and
-/// every source was looked at, with those that fail; its error ends the mount. `log_file` is the
-/// log, where it is in a file.
+/// every source was looked at, with those that fail; its error ends the mount. No thread runs before
+/// this process has given up its privileges, that of the log included.
 pub fn serve(
     settings: &MountSettings,
-    log_file: Option<&LogWriter>,
+    log: &LogWriter,
     ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     keep_memory_private()?;
     allow_many_files();
     allocator::keep_few_arenas();
+    let broker = Broker::start(settings)?;
+    let turn = TraceId::span(TraceId::of_process()).in_scope(|| alone_at_the_point(settings))?;
+    log.start().map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
+    let log_file = state::log_of(settings)?.is_some().then_some(log);
     let runtime = runtime()?;
-    let served = serve_in(&runtime, settings, log_file, ready);
+    let served = serve_in(&runtime, settings, (Arc::new(broker), turn), log_file, ready);
     runtime.shutdown_timeout(LAST_TASKS);
     served
+}
+
+/// Checks the mount point, keeps other processes from mounting there as long as what is returned
+/// lives, and gives up what is not needed from now on.
+fn alone_at_the_point(settings: &MountSettings) -> Result<File, CommandError> {
+    let turn = state::turn(settings)?;
+    session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
+    privileges::give_up(settings)?;
+    Ok(turn)
 }
 
 fn serve_in(
     runtime: &Runtime,
     settings: &MountSettings,
+    (broker, turn): (Arc<Broker>, File),
     log_file: Option<&LogWriter>,
     ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
@@ -85,8 +102,6 @@ fn serve_in(
     let starting = TraceId::span(TraceId::of_process()).entered();
     trace::note_invalid();
     let mut signals = Signals::catch().map_err(CommandError::failed)?;
-    let turn = state::turn(settings)?;
-    session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
     let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
         .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
     let metrics = metrics_socket(settings)?;
@@ -103,7 +118,7 @@ fn serve_in(
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
     let (session, end) =
-        session::start(&settings.mountpoint, &mounting, threads, adapter, connected)
+        session::start(broker, &settings.mountpoint, &mounting, threads, adapter, connected)
             .map_err(CommandError::failed)?;
     drop(turn);
     // After mounting: systemd's automount answers its own process group alone at the mount point,
@@ -524,6 +539,7 @@ impl Controlled {
             errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
             failures: report.errors.iter().map(status::ReportedError::of).collect(),
             downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
+            sandbox: SandboxStatus::of_process(),
             log: state::log_of(&self.settings)
                 .ok()
                 .flatten()

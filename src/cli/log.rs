@@ -13,6 +13,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
@@ -66,9 +67,14 @@ impl Sink for LogFile {
     }
 }
 
+/// What the writing thread does.
+type Writing = Box<dyn FnOnce() + Send>;
+
 /// The way to the writing thread. Cheap to clone.
 #[derive(Clone)]
 pub struct LogWriter {
+    /// Until the thread is started.
+    writing: Arc<Mutex<Option<Writing>>>,
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
     /// Whether the file is to be opened again.
@@ -77,15 +83,24 @@ pub struct LogWriter {
 }
 
 impl LogWriter {
-    /// Starts the writing thread.
-    pub fn to(out: impl Sink, format: LogFormat) -> io::Result<LogWriter> {
+    /// A log whose lines wait until the writing thread is started.
+    pub fn to(out: impl Sink, format: LogFormat) -> LogWriter {
         let (queue, lines) = mpsc::sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let reopen = Arc::new(AtomicBool::new(false));
         let budget = Budget::new(Instant::now());
         let pen = Pen { out, format, lost: Arc::clone(&lost), reopen: Arc::clone(&reopen), budget };
-        thread::Builder::new().name("log".into()).spawn(move || pen.write_all(&lines))?;
-        Ok(LogWriter { queue, lost, reopen, format })
+        let writing: Writing = Box::new(move || pen.write_all(&lines));
+        let writing = Arc::new(Mutex::new(Some(writing)));
+        LogWriter { writing, queue, lost, reopen, format }
+    }
+
+    /// Starts the writing thread, if that was not done.
+    pub fn start(&self) -> io::Result<()> {
+        match self.writing.lock().take() {
+            None => Ok(()),
+            Some(writing) => thread::Builder::new().name("log".into()).spawn(writing).map(drop),
+        }
     }
 
     /// Makes this the destination of all tracing events of the process. Libraries are heard from
@@ -123,6 +138,8 @@ impl LogWriter {
 
     /// Waits a short time for what was logged to be written.
     pub fn flush(&self) {
+        // Without the thread nothing comes, and the wait ends as it does for a log that is stuck.
+        let _ = self.start();
         let (flushed, done) = mpsc::sync_channel(1);
         if self.queue.try_send(Message::Flushed(flushed)).is_ok() {
             let _ = done.recv_timeout(LAST_WORDS);
@@ -290,7 +307,6 @@ impl Drop for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parking_lot::Mutex;
 
     /// Fails as long as it is told to.
     #[derive(Clone, Default)]
@@ -321,7 +337,8 @@ mod tests {
     #[test]
     fn a_full_disk_costs_lines_and_nothing_else() {
         let disk = Disk::default();
-        let log = LogWriter::to(disk.clone(), LogFormat::Text).unwrap();
+        let log = LogWriter::to(disk.clone(), LogFormat::Text);
+        log.start().unwrap();
         disk.0.lock().0 = true;
         say(&log, "one\n");
         while log.lost.load(Ordering::Relaxed) == 0 {
@@ -360,7 +377,8 @@ mod tests {
         }
         impl Sink for Stuck {}
         let (release, stuck) = mpsc::channel();
-        let log = LogWriter::to(Stuck(stuck), LogFormat::Text).unwrap();
+        let log = LogWriter::to(Stuck(stuck), LogFormat::Text);
+        log.start().unwrap();
         for _ in 0..3 * QUEUE {
             say(&log, "line\n");
         }

@@ -21,8 +21,8 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     access::check(&settings.network)?;
     if args.background || args.foreground {
         let file = state::log_of(&settings)?;
-        let log = start_log(args, file.as_deref(), settings.in_background)?;
-        let served = serve(&settings, file.as_ref().map(|_| &log));
+        let log = log(args, file.as_deref(), settings.in_background)?;
+        let served = serve(&settings, &log);
         log.flush();
         return served;
     }
@@ -40,18 +40,18 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn serve(settings: &MountSettings, log_file: Option<&LogWriter>) -> Result<(), CommandError> {
+fn serve(settings: &MountSettings, log: &LogWriter) -> Result<(), CommandError> {
     if !settings.in_background {
         // Standard error is the log, if that is not a file, and has said it already.
         let is_said = settings.log_file.is_none();
-        return daemon::serve(settings, log_file, |ailing| {
+        return daemon::serve(settings, log, |ailing| {
             ailing.iter().filter(|_| !is_said).for_each(|source| output::note(&source.to_string()));
             notify::ready();
             Ok(())
         });
     }
     let mut ready = false;
-    let served = daemon::serve(settings, log_file, |ailing| {
+    let served = daemon::serve(settings, log, |ailing| {
         background::tell_ready(ailing)
             .map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
         ready = true;
@@ -72,8 +72,8 @@ fn not_written(file: &Path, error: &io::Error) -> CommandError {
     CommandError::Failed(format!("cannot write to the log {}: {error}", file.display()))
 }
 
-/// Starts the log: in `file`, else on standard error, which is the same file `in_background`.
-fn start_log(
+/// The log: in `file`, else on standard error, which is the same file `in_background`.
+fn log(
     args: &MountArgs,
     file: Option<&Path>,
     in_background: bool,
@@ -88,7 +88,6 @@ fn start_log(
         }
         None => LogWriter::to(io::stderr(), log_format),
     };
-    let log = log.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
     log.install(args.network.reach.verbose);
     Ok(log)
 }

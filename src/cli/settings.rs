@@ -62,6 +62,8 @@ pub struct MountSettings {
     pub gid: Option<u32>,
     /// Whether the kernel may read cached files by itself.
     pub passthrough: bool,
+    /// Whether the mount's process gives up the privileges that it does not need.
+    pub sandboxed: bool,
     /// How to mount.
     pub session: session::SessionOptions,
     /// Nothing is mounted if a source fails.
@@ -119,6 +121,7 @@ impl MountSettings {
             uid: known("--uid", args.access.uid.as_ref(), Account::user, "user")?,
             gid: known("--gid", args.access.gid.as_ref(), Account::group, "group")?,
             passthrough: !args.access.no_passthrough,
+            sandboxed: !args.no_sandbox,
             session: session_options(&args.access, shown_source(words)),
             strict: args.strict,
             in_background: args.background,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::args::StatusArgs;
 use super::control::ControlRequest;
 use super::output::{self, CommandError};
+use super::privileges::SandboxStatus;
 use super::quantity::Size;
 use super::{mounts, output::pairs, users};
 use crate::facts::{self, Health};
@@ -54,6 +55,9 @@ pub struct Mount {
     /// The file that the mount logs to; null if it is none, or not known.
     #[serde(default)]
     pub log: Option<String>,
+    /// What its process cannot do any more; null if it does not tell.
+    #[serde(default)]
+    pub sandbox: Option<SandboxStatus>,
     /// Who mounted it, where that is another user and the rest is not to be known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
@@ -295,9 +299,9 @@ fn ask(entry: &MountInfo) -> Result<Mount, String> {
     Ok(Mount { mountpoint: entry.point.to_string_lossy().into_owned(), ..mount })
 }
 
-/// The file that a mount logs to, where its process tells.
-pub fn log_of(entry: &MountInfo) -> Option<String> {
-    ask(entry).ok()?.log
+/// A mount whose process answers this user.
+pub fn of(entry: &MountInfo) -> Option<Mount> {
+    ask(entry).ok()
 }
 
 /// What anybody may know of another user's mount: whose it is, and whether it is dead.
@@ -329,6 +333,7 @@ fn in_table(entry: &MountInfo) -> Mount {
         failures: Vec::new(),
         downloads: Vec::new(),
         log: None,
+        sandbox: None,
         owner: None,
     }
 }
@@ -372,6 +377,7 @@ fn known(mount: &Mount, pid: u32) -> Vec<StatusRow> {
             format!("{}: {} of {}", cache.dir, Size(cache.bytes), Size(cache.limit)),
         ));
     }
+    rows.extend(mount.sandbox.iter().map(|sandbox| ("sandbox", sandbox.described())));
     rows.extend(mount.log.iter().map(|log| ("log", log.clone())));
     rows.extend(mount.staged.iter().map(|staged| ("staged", staging(staged))));
     rows.extend(mount.downloads.iter().map(|download| ("download", downloading(download))));
@@ -442,6 +448,7 @@ mod tests {
             }],
             downloads: Vec::new(),
             log: Some("/l".into()),
+            sandbox: Some(SandboxStatus { capabilities: vec![], no_new_privs: true }),
             owner: None,
         }
     }
@@ -451,7 +458,7 @@ mod tests {
         let text = serde_json::to_string(&Status { mounts: vec![mount()] }).unwrap();
         assert_eq!(
             text,
-            r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l"}]}"#
+            r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l","sandbox":{"capabilities":[],"no_new_privs":true}}]}"#
         );
         assert_eq!(
             serde_json::to_string(&SourceStateText::Unreachable).unwrap(),
@@ -468,7 +475,7 @@ mod tests {
         assert_eq!(
             text,
             "/mnt\n  process   7\n  mode      read-only\n  source    ghcr.io/acme (ok)\n  cache     /c: 1 B of 2 B\n  \
-             log       /l\n  requests  3, 1 of them for blobs\n  error     2026-11-29T18:20:11Z  x (EIO)\n"
+             sandbox   no capabilities, no_new_privs\n  log       /l\n  requests  3, 1 of them for blobs\n  error     2026-11-29T18:20:11Z  x (EIO)\n"
         );
         let silent = Mount { pid: None, cache: None, ..mount() };
         assert_eq!(described(&silent), "/mnt\n  source  ghcr.io/acme\n  error   x\n");

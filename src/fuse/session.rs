@@ -9,22 +9,24 @@ pub mod holders;
 pub mod mountinfo;
 
 use std::ffi::{CString, OsStr};
-use std::io::{self, IoSliceMut, Read};
-use std::mem::MaybeUninit;
+use std::fmt;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::RecvFlags;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::descriptor;
 use holders::Holder;
 
 /// How long a call on a mount point may take before the mount counts as stuck.
@@ -33,7 +35,7 @@ pub const STUCK: Duration = Duration::from_secs(2);
 const FUSERMOUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How to mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionOptions {
     /// What mount tables show as the source.
     pub name: String,
@@ -124,12 +126,35 @@ fn by(holders: &[Holder]) -> String {
 }
 
 /// How to unmount.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Manner {
     /// Only if nothing uses it.
     Unused,
     /// Out of sight at once; who has something open keeps it (MNT_DETACH).
     Lazily,
+}
+
+/// Who mounts and unmounts for a session.
+pub trait Mounting: fmt::Debug + Send + Sync {
+    /// Mounts at `point`; the kernel's connection.
+    fn mount(&self, point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError>;
+
+    /// Unmounts a mount of tofufs that the mount table shows.
+    fn unmount(&self, entry: &mountinfo::MountInfo, manner: Manner) -> Result<(), UnmountError>;
+}
+
+/// This process mounts and unmounts by itself.
+#[derive(Debug)]
+pub struct OwnRights;
+
+impl Mounting for OwnRights {
+    fn mount(&self, point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
+        mount(point, options)
+    }
+
+    fn unmount(&self, entry: &mountinfo::MountInfo, manner: Manner) -> Result<(), UnmountError> {
+        unmount(&entry.point, manner)
+    }
 }
 
 /// Runs a call that may hang on a stuck mount. `None` when the limit has passed; the call's thread
@@ -139,8 +164,12 @@ pub fn within<T: Send + 'static>(
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (done, result) = mpsc::sync_channel(1);
-    thread::Builder::new().name("bounded".into()).spawn(move || done.send(call())).ok()?;
-    result.recv_timeout(limit).ok()
+    let thread = thread::Builder::new().name("bounded".into());
+    let thread = thread.spawn(move || done.send(call())).ok()?;
+    let result = result.recv_timeout(limit).ok()?;
+    // It has nothing left to do; who comes back has no more threads than before.
+    let _ = thread.join();
+    Some(result)
 }
 
 /// A path as mount tables spell it: absolute, with the links of its parents followed, and the last
@@ -237,14 +266,16 @@ pub struct Session {
     entry: Option<mountinfo::MountInfo>,
     point: PathBuf,
     notifier: fuser::Notifier,
+    mounting: Arc<dyn Mounting>,
 }
 
 /// How serving ended: once, when the kernel's last reference to the mount is gone.
 pub type SessionEnd = oneshot::Receiver<io::Result<()>>;
 
-/// Mounts at `point` (see [`prepare`]) and serves with `threads` threads. `connected` is called
-/// with the kernel's connection before the first request is served.
+/// Has `mounting` mount at `point` (see [`prepare`]) and serves with `threads` threads. `connected`
+/// is called with the kernel's connection before the first request is served.
 pub fn start<F: fuser::Filesystem>(
+    mounting: Arc<dyn Mounting>,
     point: &Path,
     options: &SessionOptions,
     threads: usize,
@@ -252,13 +283,15 @@ pub fn start<F: fuser::Filesystem>(
     connected: impl FnOnce(BorrowedFd<'_>),
 ) -> Result<(Session, SessionEnd), MountError> {
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
-    let device = mount(point, options)?;
+    let device = mounting.mount(point, options)?;
     let table = mountinfo::read().unwrap_or_default();
     let entry = mountinfo::top_at(&table, point).filter(|entry| entry.is_ours()).cloned();
     let mut config = fuser::Config::default();
     config.acl =
         if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
     config.n_threads = Some(threads);
+    let mounted = entry.clone();
+    let unmounting = Arc::clone(&mounting);
     let serving =
         fuser::Session::from_fd(filesystem, device, config.acl, config).and_then(|served| {
             connected(served.as_fd());
@@ -266,10 +299,11 @@ pub fn start<F: fuser::Filesystem>(
             let (ended, end) = oneshot::channel();
             let run = move || drop(ended.send(served.run()));
             thread::Builder::new().name("fuse-session".into()).spawn(run)?;
-            Ok((Session { entry, point: point.to_owned(), notifier }, end))
+            Ok((Session { entry, point: point.to_owned(), notifier, mounting }, end))
         });
     serving.map_err(|e| {
-        if let Err(left) = unmount(point, Manner::Lazily) {
+        let left = mounted.map(|entry| unmounting.unmount(&entry, Manner::Lazily));
+        if let Some(Err(left)) = left {
             tracing::warn!("{left}");
         }
         system("the kernel and tofufs could not agree")(e)
@@ -320,13 +354,14 @@ impl Session {
         let table = mountinfo::read().map_err(system)?;
         let Some(entry) = self.find(&table) else { return Ok(()) };
         match mountinfo::top_at(&table, &entry.point) {
-            Some(top) if top.id == entry.id => unmount(&entry.point, manner),
+            Some(top) if top.id == entry.id => self.mounting.unmount(entry, manner),
             _ => Err(UnmountError::Covered { point: entry.point.clone() }),
         }
     }
 }
 
-fn mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
+/// Mounts at `point`, as root or through `fusermount3`; the kernel's connection.
+pub fn mount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
     match by_mount(point, options) {
         Err(Errno::PERM | Errno::ACCESS) => by_fusermount(point, options),
         Err(Errno::NOENT | Errno::NODEV | Errno::NXIO) => Err(MountError::Refused {
@@ -388,7 +423,10 @@ fn by_fusermount(point: &Path, options: &SessionOptions) -> Result<OwnedFd, Moun
         return Err(refused(fusermount_rule(&said, status)));
     }
     ours.set_read_timeout(Some(FUSERMOUNT_LIMIT)).map_err(system("no socket"))?;
-    received_descriptor(&ours).map_err(system("fusermount3 sent no descriptor"))
+    let received = descriptor::receive(&ours, &mut [0], RecvFlags::empty());
+    received
+        .and_then(|(_, device)| device.ok_or_else(|| io::ErrorKind::UnexpectedEof.into()))
+        .map_err(system("fusermount3 sent no descriptor"))
 }
 
 /// Why `fusermount3` did not mount, and what to do where that is known.
@@ -433,20 +471,6 @@ fn no_fusermount(error: &io::Error) -> String {
         }
         _ => format!("fusermount3 cannot be run: {error}"),
     }
-}
-
-fn received_descriptor(socket: &UnixStream) -> io::Result<OwnedFd> {
-    let mut byte = [0u8; 1];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    control
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        })
-        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Unmounts what is seen at `point` (resolved), as root or through `fusermount3`.

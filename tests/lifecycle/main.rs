@@ -9,6 +9,7 @@ mod carried;
 mod copies;
 mod logs;
 mod metrics;
+mod sandbox;
 mod service;
 mod settings;
 mod sources;

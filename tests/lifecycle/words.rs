@@ -150,8 +150,8 @@ fn the_keys_of_status_are_those_that_scripts_know() {
     let status = place.status();
     assert_eq!(
         keys(&status),
-        "cache downloads errors failures log mountpoint offline pid read_only requests sources \
-         staged"
+        "cache downloads errors failures log mountpoint offline pid read_only requests sandbox \
+         sources staged"
     );
     assert_eq!(keys(&status["cache"]), "bytes dir limit");
     assert_eq!(keys(&status["requests"]), "blob total");
@@ -230,7 +230,7 @@ fn any_name_is_a_mount_point() {
         let text = run(&["status"]);
         done(&text);
         let text = String::from_utf8(text.stdout).unwrap();
-        assert_eq!(text.lines().count(), 6, "{text}");
+        assert_eq!(text.lines().count(), 7, "{text}");
         assert!(!text.contains('\u{1b}'), "{text:?}");
         let json: Value = serde_json::from_slice(&run(&["status", "--json"]).stdout).unwrap();
         let shown = place.path("mnt").canonicalize().unwrap().with_file_name(name);

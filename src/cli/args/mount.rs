@@ -56,6 +56,14 @@ pub struct MountArgs {
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<MetricsAddress>,
 
+    /// Let the process of the mount keep all privileges and ways to the system: to find out whether
+    /// their lack is why something fails
+    ///
+    /// Without this it keeps what reading, staging and passthrough need, and gives up the rest before
+    /// it hears from a registry. `tofufs status` shows what it keeps.
+    #[arg(long)]
+    pub no_sandbox: bool,
+
     /// Access to the mount.
     #[command(flatten)]
     pub access: AccessArgs,

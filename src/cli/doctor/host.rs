@@ -412,10 +412,7 @@ impl Surroundings {
             );
         }
         match mounts::is_dead(&entry.point) {
-            Some(false) => match status::log_of(entry) {
-                Some(log) => DoctorFinding::ok("mount", format!("{shown}, whose log is {log}")),
-                None => DoctorFinding::ok("mount", shown),
-            },
+            Some(false) => living(&shown.to_string(), status::of(entry).as_ref()),
             Some(true) => {
                 DoctorFinding::problem("mount", format!("{shown} is dead: its process is gone"))
                     .remedy(format!("tofufs umount {shown}"))
@@ -462,6 +459,23 @@ impl Surroundings {
             ))
             .remedy(remedy),
         )
+    }
+}
+
+/// A mount that answers, with what its process tells.
+fn living(shown: &str, mount: Option<&status::Mount>) -> DoctorFinding {
+    let log = mount.and_then(|mount| mount.log.as_ref());
+    let log = log.map(|log| format!(", whose log is {log}")).unwrap_or_default();
+    match mount.and_then(|mount| mount.sandbox.as_ref()) {
+        None => DoctorFinding::ok("mount", format!("{shown}{log}")),
+        Some(sandbox) if sandbox.is_missing() => DoctorFinding::note(
+            "mount",
+            format!("{shown}{log}, and whose process keeps all its privileges"),
+        )
+        .remedy("mount without --no-sandbox"),
+        Some(sandbox) => {
+            DoctorFinding::ok("mount", format!("{shown}{log}; sandbox: {}", sandbox.described()))
+        }
     }
 }
 

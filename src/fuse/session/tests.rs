@@ -5,7 +5,6 @@ use super::*;
 use crate::skip::skip;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use fuser::{
@@ -95,7 +94,7 @@ fn options() -> SessionOptions {
 }
 
 fn mounted(point: &Point, options: &SessionOptions) -> Option<(Session, SessionEnd)> {
-    match start(&point.path, options, 2, OneFile, |_| {}) {
+    match start(Arc::new(OwnRights), &point.path, options, 2, OneFile, |_| {}) {
         Ok(started) => Some(started),
         Err(e) if !rustix::process::geteuid().is_root() => {
             skip(&format!("this user cannot mount here: {e}"));

@@ -1,0 +1,125 @@
+//! The broker: a process that does for the one that serves a mount what that one has given up. It
+//! is split off before the mount's process reads anything from others, keeps all privileges, and
+//! does nothing but what is in [`Request`]: it speaks to its mount's process alone.
+//!
+//! A request is a message on a socket that both share, with one end of a connection of its own over
+//! which the answer comes. Who asks no more closes the other end. The broker ends with its mount's
+//! process.
+
+mod process;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::output::CommandError;
+use super::settings::MountSettings;
+use crate::descriptor;
+use crate::fuse::session::holders::Holder;
+use crate::fuse::session::mountinfo::MountInfo;
+use crate::fuse::session::{Manner, MountError, Mounting, SessionOptions, UnmountError};
+
+/// The longest request, in bytes.
+const REQUEST_MAX: usize = 64 << 10;
+/// How long mounting and unmounting may take: longer than the broker waits for `fusermount3`.
+const MOUNTING: Duration = Duration::from_secs(30);
+
+/// What the broker does.
+#[derive(Debug, Serialize, Deserialize)]
+enum Request {
+    /// Mounts at the mount point, once. The kernel's connection comes with the answer, a
+    /// [`MountAnswer`].
+    Mount(SessionOptions),
+    /// Unmounts the mount of tofufs of this number and device. The answer is an [`UnmountAnswer`].
+    Unmount { id: u64, device: String, manner: Manner },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum MountAnswer {
+    Done,
+    Refused(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum UnmountAnswer {
+    Done,
+    Busy(Vec<(u32, String, OsString)>),
+    Failed(String),
+}
+
+/// The way to the broker.
+#[derive(Debug)]
+pub struct Broker {
+    requests: OwnedFd,
+}
+
+impl Broker {
+    /// Splits the broker off. This process must have one thread.
+    pub fn start(settings: &MountSettings) -> Result<Broker, CommandError> {
+        let requests = process::split_off(|requests| serve::serve(requests, settings.clone()))
+            .map_err(|e| CommandError::Failed(format!("no process can be split off: {e}")))?;
+        Ok(Broker { requests })
+    }
+
+    /// Sends a request; over what is returned the answer comes.
+    fn send(&self, request: &Request) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        descriptor::send(&self.requests, &serde_json::to_vec(request)?, theirs.as_fd())?;
+        Ok(ours)
+    }
+
+    /// Waits for the answer to `request`.
+    fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<(T, Option<OwnedFd>), String> {
+        let answered = || -> io::Result<(T, Option<OwnedFd>)> {
+            let mut stream = self.send(request)?;
+            stream.set_read_timeout(Some(MOUNTING))?;
+            let mut bytes = vec![0; 4096];
+            let (length, descriptor) =
+                descriptor::receive(&stream, &mut bytes, RecvFlags::empty())?;
+            bytes.truncate(length);
+            stream.read_to_end(&mut bytes)?;
+            Ok((serde_json::from_slice(&bytes)?, descriptor))
+        };
+        answered().map_err(|e| format!("the mount's broker does not answer: {e}"))
+    }
+}
+
+impl Mounting for Broker {
+    fn mount(&self, point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
+        let refused = |rule| MountError::Refused { point: point.to_owned(), rule };
+        match self.ask(&Request::Mount(options.clone())).map_err(refused)? {
+            (MountAnswer::Done, Some(device)) => Ok(device),
+            (MountAnswer::Done, None) => {
+                Err(refused("the mount's broker sent no descriptor".to_owned()))
+            }
+            (MountAnswer::Refused(rule), _) => Err(refused(rule)),
+        }
+    }
+
+    fn unmount(&self, entry: &MountInfo, manner: Manner) -> Result<(), UnmountError> {
+        let point = || entry.point.clone();
+        let failed = |reason| UnmountError::System { point: point(), reason };
+        let request = Request::Unmount { id: entry.id, device: entry.device.clone(), manner };
+        match self.ask(&request).map_err(failed)?.0 {
+            UnmountAnswer::Done => Ok(()),
+            UnmountAnswer::Busy(holders) => {
+                let holder = |(pid, command, path): (u32, String, OsString)| Holder {
+                    pid,
+                    command,
+                    path: path.into(),
+                };
+                let holders = holders.into_iter().map(holder).collect();
+                Err(UnmountError::Busy { point: point(), holders })
+            }
+            UnmountAnswer::Failed(reason) => Err(failed(reason)),
+        }
+    }
+}
