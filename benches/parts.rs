@@ -22,6 +22,9 @@ use tofufs::name::{Component, Host, Repo, RepoName, Tag};
 use tofufs::store::{Begin, Key, Object, Store, StoreOptions};
 use tofufs::tree::registry::{RegistrySpace, lookup};
 use tofufs::tree::{Fact, KnownFacts, Standing};
+use tofufs::trust::bundle::SignedStatement;
+use tofufs::trust::signing::SigningKey;
+use tofufs::trust::{Asked, Policies, Policy};
 use zip::write::SimpleFileOptions;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -46,7 +49,8 @@ fn main() -> Outcome<()> {
     extract(&size)?;
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     publish_and_read(&size, dir.path())?;
-    look_up(&size)
+    look_up(&size)?;
+    judge(&size)
 }
 
 /// The median time of `rounds` runs, in seconds.
@@ -251,5 +255,80 @@ fn look_up(size: &Size) -> Outcome<()> {
     let ns = |seconds: f64| format!("{:.0} ns", seconds * 1e9 / size.entries as f64);
     let what = format!("look up one of {} tags (plain: binary search)", size.entries);
     println!("{what:<52} {:>14} {:>14}", ns(ours), ns(plain));
+    Ok(())
+}
+
+const ISSUER: &str = "https://token.actions.githubusercontent.com";
+const IDENTITY: &str = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main";
+
+/// Signatures from their bytes to a verdict, beside the one check over P-256 that each needs.
+fn judge(size: &Size) -> Outcome<()> {
+    let random = ring::rand::SystemRandom::new();
+    let kind = &ring::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+    let pair =
+        ring::signature::EcdsaKeyPair::generate_pkcs8(kind, &random).map_err(|e| e.to_string())?;
+    let encoded = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, pair.as_ref());
+    let key = SigningKey::from_pem(&format!(
+        "-----BEGIN PRIVATE KEY-----\n{encoded}\n-----END PRIVATE KEY-----\n"
+    ))?;
+    let (public, signature) = (key.public(), key.sign(b"message")?);
+    let plain = median(size.rounds * 10, || Ok(public.verifies(b"message", &signature)))?;
+
+    let release = Digest::of(b"release");
+    let repo = Repo { host: "registry.example".parse()?, name: "acme/network".parse()? };
+    let bundle = SignedStatement::sign(&key, &release, &repo, None)?;
+    let pem = public.to_pem();
+    let by_key = policies("keys = [\"key\"]", &mut |_| Ok(pem.clone()))?;
+    verdict(size, "by a key", &by_key, release, &bundle, plain)?;
+
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sigstore-conformance");
+    for (what, name) in [
+        ("keyless, Rekor 1", "intoto-with-custom-trust-root"),
+        ("keyless, Rekor 2 and a timestamp", "rekor2-dsse-happy-path"),
+    ] {
+        let read = |file: &str| std::fs::read(vectors.join(name).join(file));
+        let (bundle, root) = (read("bundle.sigstore.json")?, read("trusted_root.json")?);
+        let artifact = read("artifact").or_else(|_| std::fs::read(vectors.join("a.txt")))?;
+        let predicate = SignedStatement::read_bundle(&bundle)?.statement.predicate_type;
+        let attributes = format!(
+            "trusted_root = \"root\"\n  issuer = {ISSUER:?}\n  identity = {IDENTITY:?}\n  \
+             predicate = {predicate:?}"
+        );
+        let root = String::from_utf8(root)?;
+        let keyless = policies(&attributes, &mut |_| Ok(root.clone()))?;
+        verdict(size, what, &keyless, Digest::of(&artifact), &bundle, plain)?;
+    }
+    Ok(())
+}
+
+fn policies(
+    signer: &str,
+    read: &mut dyn FnMut(&str) -> Result<String, String>,
+) -> Outcome<Policies> {
+    let text = format!(
+        "default = \"refuse\"\nsigner \"it\" {{\n  {signer}\n}}\n\
+         scope \"registry.example\" {{\n  signed_by = [\"it\"]\n}}\n"
+    );
+    Ok(Policies(vec![Arc::new(Policy::parse("policy.hcl", &text, read)?)]))
+}
+
+fn verdict(
+    size: &Size,
+    what: &str,
+    policies: &Policies,
+    digest: Digest,
+    bundle: &[u8],
+    plain: f64,
+) -> Outcome<()> {
+    let repo = Repo { host: "registry.example".parse()?, name: "acme/network".parse()? };
+    let asked = Asked { repo, tag: None, digest };
+    let ours = median(size.rounds * 10, || {
+        let mut judgement = policies.judge(&asked);
+        judgement.add(SignedStatement::read_bundle(bundle));
+        Ok(judgement.admission().ok_or_else(|| judgement.refusal().rule)?)
+    })?;
+    let us = |seconds: f64| format!("{:.0} µs", seconds * 1e6);
+    let what = format!("judge a signature {what} (plain: P-256)");
+    println!("{what:<52} {:>14} {:>14}", us(ours), us(plain));
     Ok(())
 }

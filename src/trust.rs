@@ -2,12 +2,13 @@
 //!
 //! Values only: a policy's text becomes a [`Policy`], a signature's bytes become what they say, and
 //! [`Policies::judge`] decides from both. Files and registries are read by others, and nothing in
-//! here knows a clock or a network.
+//! here knows a network.
 //!
 //! INVARIANT: what is not understood admits nothing.
 
 pub mod bundle;
 pub mod key;
+pub mod keyless;
 pub mod policy;
 pub mod signing;
 pub mod statement;

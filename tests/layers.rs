@@ -167,6 +167,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls_native_certs", &["registry"]),
     ("semver", &["name"]),
     ("sha2", &["digest"]),
+    ("sigstore_verify", &["trust"]),
     ("tar", &["archive", "registry"]),
     ("toml", &["cli"]),
     ("tracing_subscriber", &["cli"]),

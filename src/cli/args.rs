@@ -35,6 +35,7 @@ use self::config::ConfigArgs;
 use self::examples::{CACHE_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MOUNT_EXAMPLES, TEMPLATE};
 use self::mount::MountArgs;
 use self::tofurc::TofurcArgs;
+use self::trusting::PolicyArgs;
 use super::quantity::{Size, Span};
 use crate::archive::Limits;
 use crate::name::Host;
@@ -422,6 +423,10 @@ pub struct DoctorArgs {
     /// OpenTofu's oci:// address
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
+
+    /// The policy that is looked at.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 
     /// Print JSON
     #[arg(long)]

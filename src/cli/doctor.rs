@@ -7,6 +7,7 @@ mod host;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod trusted;
 
 use std::fmt;
 
@@ -18,7 +19,9 @@ use super::args::DoctorArgs;
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
 use super::output::{self, CommandError};
+use super::policy::PolicyFiles;
 use super::typed::Typed;
+use crate::moment::Moment;
 use crate::name::{AddressError, Host, RepoName, Selector};
 use crate::registry::Asker;
 use crate::registry::connections::Connections;
@@ -132,6 +135,8 @@ pub fn run(args: &DoctorArgs) -> Result<(), CommandError> {
     if let (None, Err(error)) = (&subject, access::check(&network)) {
         parts[0].findings.push(DoctorFinding::problem("set-up", error));
     }
+    let policies = PolicyFiles::new(&args.policy, &environment.base).load();
+    parts[0].findings.extend(trusted::findings(policies, Moment::now()));
     if let Some(subject) = subject {
         let findings = match access.connections() {
             Ok(connections) => examined(connections, &subject)?,

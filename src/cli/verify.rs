@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -61,12 +61,14 @@ pub fn run(mut args: VerifyReleaseArgs) -> Result<(), CommandError> {
             tags.into_iter().map(move |tag| (found.repo.at(tag), Some(found.digest)))
         }));
     }
-    if let Some(key) = &args.key {
+    if let Some(signer) = TypedSigner::of(&args, &environment.base)? {
         let hosts = wanted.iter().map(|(reference, _)| &reference.repo.host);
-        registries = registries.with_policies(by_key(&environment.base.join(key), hosts)?);
+        registries = registries.with_policies(signer.policies(hosts)?);
     }
     if registries.policies().is_empty() {
-        return Err(CommandError::usage("what is wanted? name a --policy or a --key"));
+        return Err(CommandError::usage(
+            "what is wanted? name a --policy, a --key or an --identity",
+        ));
     }
     let mut refused = 0;
     for (reference, digest) in wanted {
@@ -151,20 +153,67 @@ fn report(
     })
 }
 
-/// A policy that wants a signature by one key of everything in these registries.
-fn by_key<'a>(
-    key: &Path,
-    hosts: impl Iterator<Item = &'a Host>,
-) -> Result<Arc<Policies>, CommandError> {
-    let hosts: std::collections::BTreeSet<&Host> = hosts.collect();
-    let mut text = "default = \"refuse\"\nsigner \"key\" {\n  keys = [\"\"]\n}\n".to_owned();
-    for host in hosts {
-        text += &format!("scope \"{host}\" {{\n  signed_by = [\"key\"]\n}}\n");
+/// A signer that is wanted of everything, as it was typed: the option that names it, and the
+/// attributes that a policy would have.
+struct TypedSigner {
+    option: &'static str,
+    named: String,
+    attributes: String,
+    base: PathBuf,
+}
+
+impl TypedSigner {
+    fn of(args: &VerifyReleaseArgs, base: &Path) -> Result<Option<TypedSigner>, CommandError> {
+        let mut attributes = String::new();
+        let mut has = |attribute: &str, value: String| {
+            attributes += &format!("  {attribute} = {value}\n");
+        };
+        if let Some(root) = &args.trusted_root {
+            has("trusted_root", quoted(&root.display().to_string()));
+        }
+        let (option, named) = match (&args.key, &args.identity) {
+            (Some(key), _) => {
+                has("keys", format!("[{}]", quoted(&key.display().to_string())));
+                ("key", key.display().to_string())
+            }
+            (None, Some(identity)) => {
+                has("identity", quoted(identity));
+                has("issuer", quoted(args.issuer.as_deref().unwrap_or_default()));
+                ("identity", identity.clone())
+            }
+            (None, None) if args.trusted_root.is_some() => {
+                let wanted = "--trusted-root needs --issuer and --identity, or a --key";
+                return Err(CommandError::usage(wanted));
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(TypedSigner { option, named, attributes, base: base.to_owned() }))
     }
-    let name = format!("--key {}", key.display());
-    let policy = Policy::parse(&name, &text, Moment::now(), &mut |_| trusted_text(key));
-    let policy = policy.map_err(|e| CommandError::failed(format_args!("{name}: {}", e.rule)))?;
-    Ok(Arc::new(Policies(vec![Arc::new(policy)])))
+
+    /// A policy that wants its signature of everything in these registries.
+    fn policies<'a>(
+        &self,
+        hosts: impl Iterator<Item = &'a Host>,
+    ) -> Result<Arc<Policies>, CommandError> {
+        let TypedSigner { option, attributes, .. } = self;
+        let hosts: std::collections::BTreeSet<&Host> = hosts.collect();
+        let mut text = format!("default = \"refuse\"\nsigner \"{option}\" {{\n{attributes}}}\n");
+        for host in hosts {
+            text += &format!("scope \"{host}\" {{\n  signed_by = [\"{option}\"]\n}}\n");
+        }
+        let name = format!("--{option} {}", self.named);
+        let policy = Policy::parse(&name, &text, Moment::now(), &mut |file| {
+            trusted_text(&self.base.join(file))
+        });
+        let policy =
+            policy.map_err(|e| CommandError::failed(format_args!("{name}: {}", e.rule)))?;
+        Ok(Arc::new(Policies(vec![Arc::new(policy)])))
+    }
+}
+
+/// A text as policies write it.
+fn quoted(text: &str) -> String {
+    json!(text).to_string().replace("${", "$${").replace("%{", "%%{")
 }
 
 /// Checks or imports policies.

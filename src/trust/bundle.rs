@@ -29,14 +29,20 @@ const MEDIA_TYPES: [&str; 5] = [
     "application/vnd.dev.sigstore.bundle.v0.3+json",
     "application/vnd.dev.sigstore.bundle+json",
 ];
+/// Under which keys a bundle has a certificate.
+const CERTIFICATES: [&str; 2] = ["certificate", "x509CertificateChain"];
 
 /// A statement with its signature, which nobody has checked yet.
 #[derive(Clone, Debug)]
 pub struct SignedStatement {
     pub statement: Statement,
     /// The bytes that were signed.
-    message: Vec<u8>,
-    signature: Vec<u8>,
+    pub(super) message: Vec<u8>,
+    pub(super) signature: Vec<u8>,
+    /// The bundle that it was read from, if it was one.
+    pub(super) bundle: Option<String>,
+    /// Whether a certificate says who signed.
+    pub(super) has_certificate: bool,
     /// What the bundle says of the key; never more than a hint.
     pub hint: Option<String>,
     /// The statement as it was written.
@@ -77,9 +83,21 @@ impl SignedStatement {
         let material = value.get("verificationMaterial");
         let key = material.and_then(|material| material.get("publicKey"));
         let hint = key.and_then(|key| text(key, "hint"));
+        let has_certificate = material.is_some_and(|material| {
+            CERTIFICATES.iter().any(|certificate| material.get(certificate).is_some())
+        });
         let message = pre_authentication(&payload_type, &payload);
         let statement = Statement::read(&payload)?;
-        Ok(SignedStatement { statement, message, signature, hint, payload })
+        let bundle = String::from_utf8(bytes.to_vec()).ok();
+        Ok(SignedStatement {
+            statement,
+            message,
+            signature,
+            bundle,
+            has_certificate,
+            hint,
+            payload,
+        })
     }
 
     /// Reads a "simple signing" document and its signature.
@@ -89,7 +107,15 @@ impl SignedStatement {
     pub fn read_simple(payload: Vec<u8>, signature: &str) -> Result<SignedStatement, String> {
         let statement = Statement::read_simple(&payload)?;
         let signature = STANDARD.decode(signature).map_err(|_| "the signature is no base64")?;
-        Ok(SignedStatement { statement, message: payload.clone(), signature, hint: None, payload })
+        Ok(SignedStatement {
+            statement,
+            message: payload.clone(),
+            signature,
+            bundle: None,
+            has_certificate: false,
+            hint: None,
+            payload,
+        })
     }
 
     /// Whether `key` made the signature.

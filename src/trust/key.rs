@@ -92,7 +92,8 @@ impl PublicKey {
         .is_ok()
     }
 
-    fn der(&self) -> Vec<u8> {
+    /// As SubjectPublicKeyInfo.
+    pub(super) fn der(&self) -> Vec<u8> {
         let prefix = match self.kind {
             KeyKind::P256 => P256,
             KeyKind::Ed25519 => ED,

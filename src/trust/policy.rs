@@ -2,11 +2,13 @@
 //! one alone decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use hcl_edit::Span as _;
 use hcl_edit::structure::{Attribute, Block, Structure};
 
 use super::key::PublicKey;
+use super::keyless::{SubjectPattern, TrustedRoots, WantedIdentity, claim};
 use super::statement::SIGNED;
 use super::syntax::{PolicyError, PolicyText};
 use crate::digest::Digest;
@@ -39,8 +41,11 @@ pub(super) struct Signer {
 /// By what a signer is known.
 #[derive(Clone, Debug)]
 pub(super) enum SignedBy {
-    /// Any of these keys: an old one and its successor.
-    Keys(Vec<PublicKey>),
+    /// Any of these keys: an old one and its successor. Where roots are named, with what those
+    /// demand.
+    Keys(Vec<PublicKey>, Option<Arc<TrustedRoots>>),
+    /// A certificate.
+    Identity(WantedIdentity, Arc<TrustedRoots>),
     /// Any of these OpenPGP keys, of a vendor that signs the sums of its files.
     Vendor(Vec<Certificate>),
 }
@@ -255,6 +260,15 @@ impl Policy {
         signers.any(|name| self.signers.get(name).is_some_and(Signer::is_vendor))
     }
 
+    /// The trusted roots that its signers name.
+    pub fn roots(&self) -> impl Iterator<Item = &TrustedRoots> {
+        self.signers.values().filter_map(|signer| match &signer.by {
+            SignedBy::Keys(_, roots) => roots.as_deref(),
+            SignedBy::Identity(_, roots) => Some(&**roots),
+            SignedBy::Vendor(_) => None,
+        })
+    }
+
     /// How many scopes and signers it has.
     pub fn counts(&self) -> (usize, usize) {
         (self.scopes.len(), self.signers.len())
@@ -274,6 +288,10 @@ impl Wanted {
     }
 }
 
+const SIGNER: &[&str] =
+    &["keys", "openpgp", "trusted_root", "issuer", "identity", "claims", "predicate"];
+const IDENTITY: [&str; 3] = ["issuer", "identity", "claims"];
+
 fn read_signer(
     text: &PolicyText<'_>,
     block: &Block,
@@ -283,19 +301,30 @@ fn read_signer(
 ) -> Result<Signer, PolicyError> {
     no_blocks(text, block)?;
     let of = format!("the signer {name:?}");
-    let found = text.attributes(&block.body, &["keys", "openpgp", "predicate"], &of)?;
+    let found = text.attributes(&block.body, SIGNER, &of)?;
     let line = text.line(block.span());
-    let by = match (found.get("keys"), found.get("openpgp")) {
-        (Some(_), Some(_)) => {
-            return text.error(line, format!("{of} has keys or openpgp, not both"));
+    let wrong = |rule: &str| text.error(line, format!("{of} {rule}"));
+    let has_identity = IDENTITY.iter().any(|attribute| found.contains_key(attribute));
+    let roots = found.get("trusted_root").map(|file| read_roots(text, *file, read)).transpose()?;
+    let by = match (found.get("keys"), found.get("openpgp"), roots) {
+        (Some(_), Some(_), _) => return wrong("has keys or openpgp, not both"),
+        (Some(_), ..) if has_identity => return wrong("has keys or an identity, not both"),
+        (Some(files), None, roots) => SignedBy::Keys(read_keys(text, *files, read)?, roots),
+        (None, Some(_), _) if found.len() > 1 => {
+            let rule = "has openpgp, which stands alone: OpenPGP keys sign no predicate, and are in \
+                        no trusted root";
+            return wrong(rule);
         }
-        (Some(files), None) => SignedBy::Keys(read_keys(text, *files, read)?),
-        (None, Some(_)) if found.contains_key("predicate") => {
-            return text
-                .error(line, format!("{of} has a predicate, which OpenPGP keys do not sign"));
+        (None, Some(files), _) => SignedBy::Vendor(read_certificates(text, *files, now, read)?),
+        (None, None, Some(roots)) if !roots.name_authorities() => {
+            return wrong("has a trusted_root that names no certificate authority");
         }
-        (None, Some(files)) => SignedBy::Vendor(read_certificates(text, *files, now, read)?),
-        (None, None) => return text.error(line, format!("{of} has no keys")),
+        (None, None, Some(roots)) => match read_identity(text, &found)? {
+            Some(identity) => SignedBy::Identity(identity, roots),
+            None => return wrong("has a trusted_root; it needs keys, or issuer and identity"),
+        },
+        (None, None, None) if has_identity => return wrong("has an identity and no trusted_root"),
+        (None, None, None) => return wrong("has no keys, and no trusted_root with an identity"),
     };
     let predicate = found.get("predicate").map(|p| text.string(*p)).transpose()?;
     Ok(Signer { by, predicate: predicate.unwrap_or_else(|| SIGNED.to_owned()) })
@@ -341,6 +370,37 @@ fn certificates(armored: &str, now: Moment) -> Result<Vec<Certificate>, String> 
         return Err("it is a private key; name the public one (gpg --armor --export)".to_owned());
     }
     Certificate::read(armored, now.seconds()).map_err(|e| e.to_string())
+}
+
+fn read_roots(
+    text: &PolicyText<'_>,
+    file: (&Attribute, usize),
+    read: ReadKey<'_>,
+) -> Result<Arc<TrustedRoots>, PolicyError> {
+    let name = text.string(file)?;
+    match read(&name).and_then(|roots| TrustedRoots::read(&name, &roots)) {
+        Ok(roots) => Ok(Arc::new(roots)),
+        Err(rule) => text.error(file.1, format!("the trusted root {name}: {rule}")),
+    }
+}
+
+/// Whom a certificate has to name, where a signer says all that it takes.
+fn read_identity(
+    text: &PolicyText<'_>,
+    found: &BTreeMap<&str, (&Attribute, usize)>,
+) -> Result<Option<WantedIdentity>, PolicyError> {
+    let (Some(issuer), Some(subject)) = (found.get("issuer"), found.get("identity")) else {
+        return Ok(None);
+    };
+    let mut claims = BTreeMap::new();
+    if let Some(attribute) = found.get("claims") {
+        for (name, value) in text.named_strings(*attribute)? {
+            let name = claim(&name).or_else(|rule| text.error(attribute.1, rule))?;
+            claims.insert(name, value);
+        }
+    }
+    let subject = SubjectPattern(text.string(*subject)?);
+    Ok(Some(WantedIdentity { issuer: text.string(*issuer)?, subject, claims }))
 }
 
 const SCOPE: &[&str] = &[

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hcl_edit::Span as _;
-use hcl_edit::expr::Expression;
+use hcl_edit::expr::{Expression, ObjectKey};
 use hcl_edit::structure::{Attribute, Body, Structure};
 
 /// The rule of a policy that its text breaks, and in which line.
@@ -73,6 +73,32 @@ impl PolicyText<'_> {
             Expression::Bool(value) => Ok(*value.value()),
             _ => self.error(line, format!("{} is true or false", attribute.key.as_str())),
         }
+    }
+
+    /// Texts by name, of which there are some.
+    pub(super) fn named_strings(
+        &self,
+        (attribute, line): (&Attribute, usize),
+    ) -> Result<BTreeMap<String, String>, PolicyError> {
+        let rule = || format!("{} is no {{ NAME = \"TEXT\" }}", attribute.key.as_str());
+        let Expression::Object(entries) = &attribute.value else {
+            return self.error(line, rule());
+        };
+        let mut found = BTreeMap::new();
+        for (key, value) in entries.iter() {
+            let key = match key {
+                ObjectKey::Ident(name) => Some(name.as_str().to_owned()),
+                ObjectKey::Expression(key) => text(key),
+            };
+            let (Some(key), Some(value)) = (key, text(value.expr())) else {
+                return self.error(line, rule());
+            };
+            // the parser takes a name and the same name in quotes for two
+            if found.insert(key, value).is_some() {
+                return self.error(line, rule());
+            }
+        }
+        if found.is_empty() { self.error(line, rule()) } else { Ok(found) }
     }
 
     /// A list of texts that is not empty.

@@ -1,6 +1,6 @@
 //! Whether a release is admitted: what policies want, held against what was signed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bundle::SignedStatement;
@@ -114,7 +114,7 @@ impl Policies {
         let mut judgement = self.judge(asked);
         judgement.add(evidence);
         let mut by: BTreeSet<String> = BTreeSet::new();
-        judgement.demands.iter().for_each(|demand| by.extend(demand.met.iter().cloned()));
+        judgement.demands.iter().for_each(|demand| by.extend(demand.met.keys().cloned()));
         if by.is_empty() {
             Err(judgement.faults.pop().unwrap_or_else(|| "nothing is asked".to_owned()))
         } else {
@@ -127,13 +127,14 @@ impl Policies {
 struct Demand<'a> {
     policy: &'a Policy,
     scope: Option<&'a Scope>,
-    /// The signers that have signed.
-    met: BTreeSet<String>,
+    /// The signers that have signed, and by when each had, where a log or a timestamp authority
+    /// vouches for it.
+    met: BTreeMap<String, Option<Moment>>,
 }
 
 impl<'a> Demand<'a> {
     fn of(policy: &'a Policy, asked: &Asked) -> Demand<'a> {
-        Demand { policy, scope: policy.scope(&asked.repo), met: BTreeSet::new() }
+        Demand { policy, scope: policy.scope(&asked.repo), met: BTreeMap::new() }
     }
 
     fn wanted(&self) -> Option<(&'a Scope, &'a Wanted)> {
@@ -152,10 +153,10 @@ impl<'a> Demand<'a> {
         if wanted.digests.contains(&asked.digest) {
             return Some(Admission::Pinned);
         }
-        let is_met = |signer: &String| self.met.contains(signer);
+        let is_met = |signer: &String| self.met.contains_key(signer);
         let any = wanted.any.is_empty() || wanted.any.iter().any(is_met);
         let signed = any && wanted.all.iter().all(is_met) && !self.met.is_empty();
-        signed.then(|| Admission::Signed(self.met.clone()))
+        signed.then(|| Admission::Signed(self.met.keys().cloned().collect()))
     }
 
     fn signer(&self, name: &str) -> Option<&'a Signer> {
@@ -176,7 +177,7 @@ impl<'a> Demand<'a> {
                 continue;
             };
             match sums.vouch(package, asked, keys, now) {
-                Ok(()) => drop(self.met.insert(name.clone())),
+                Ok(()) => drop(self.met.entry(name.clone()).or_insert(None)),
                 Err(why) => fault = Err(why),
             }
         }
@@ -189,7 +190,10 @@ impl<'a> Demand<'a> {
         for name in wanted.any.iter().chain(&wanted.all) {
             let Some(signer) = self.signer(name).filter(|s| !s.is_vendor()) else { continue };
             match counts(scope, wanted, signer, asked, signed) {
-                Ok(()) => drop(self.met.insert(name.clone())),
+                Ok(at) => {
+                    let known = self.met.entry(name.clone()).or_insert(at);
+                    *known = known.iter().copied().chain(at).min();
+                }
                 Err(why) => fault = Err(why),
             }
         }
@@ -204,12 +208,7 @@ fn counts(
     signer: &Signer,
     asked: &Asked,
     signed: &SignedStatement,
-) -> Result<(), String> {
-    let SignedBy::Keys(keys) = &signer.by else { return Err("by another key".to_owned()) };
-    if !keys.iter().any(|key| signed.is_by(key)) {
-        let hint = signed.hint.as_deref().map(|hint| format!(" ({})", shown(hint)));
-        return Err(format!("by another key{}", hint.unwrap_or_default()));
-    }
+) -> Result<Option<Moment>, String> {
     let statement = &signed.statement;
     if statement.predicate_type != signer.predicate {
         return Err(format!("a statement of another kind ({})", shown(&statement.predicate_type)));
@@ -223,10 +222,33 @@ fn counts(
         Some(prefix) => scope.place.renamed(&asked.repo, prefix),
         None => asked.repo.to_string(),
     };
-    if ours.iter().any(|subject| names(subject, wanted.bind, &name, asked.tag.as_ref())) {
-        Ok(())
-    } else {
-        Err("for another name".to_owned())
+    if !ours.iter().any(|subject| names(subject, wanted.bind, &name, asked.tag.as_ref())) {
+        return Err("for another name".to_owned());
+    }
+    signer.has_signed(signed)
+}
+
+impl Signer {
+    /// Whether it made a signature, and by when, as far as others vouch for the time.
+    fn has_signed(&self, signed: &SignedStatement) -> Result<Option<Moment>, String> {
+        match &self.by {
+            SignedBy::Vendor(_) => Err(by_another(signed)),
+            SignedBy::Identity(wanted, roots) => roots.check(signed, wanted),
+            SignedBy::Keys(keys, roots) => {
+                let Some(key) = keys.iter().find(|key| signed.is_by(key)) else {
+                    return Err(by_another(signed));
+                };
+                roots.as_ref().map_or(Ok(None), |roots| roots.check_key(signed, key))
+            }
+        }
+    }
+}
+
+fn by_another(signed: &SignedStatement) -> String {
+    match signed.hint.as_deref() {
+        Some(hint) => format!("by another key ({})", shown(hint)),
+        None if signed.has_certificate => "by a certificate instead of a key".to_owned(),
+        None => "by another key".to_owned(),
     }
 }
 

@@ -3,8 +3,11 @@
 mod evidence;
 mod gap;
 mod gate;
+mod keyless;
 mod signing;
+mod sigstore;
 mod statements;
+mod vectors;
 mod vendors;
 
 #[path = "../support/mod.rs"]

@@ -21,6 +21,9 @@ pub const VERIFY_EXAMPLES: &str = "\
 Examples:
   tofufs verify --policy policy.hcl ghcr.io/acme/network:1.3.0
   tofufs verify --key acme.pub ghcr.io/acme/network:1.3.0
+  tofufs verify --trusted-root root.json --issuer https://token.actions.githubusercontent.com \
+      --identity 'https://github.com/acme/*/.github/workflows/release.yml@refs/tags/v*' \
+      ghcr.io/acme/network:1.3.0
   tofufs verify --offline --policy policy.hcl oci-archive:bundle.tar";
 
 /// Arguments of `policy`.
@@ -66,6 +69,32 @@ pub struct VerifyReleaseArgs {
     /// Ask for a signature by this key (PEM), whatever policies say
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "policy")]
     pub key: Option<PathBuf>,
+
+    /// Ask for a signature by the certificate of this signer: a URI or an e-mail address, in which
+    /// * stands for anything but /, and ** for anything
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        requires_all = ["issuer", "trusted_root"],
+        conflicts_with_all = ["policy", "key"]
+    )]
+    pub identity: Option<String>,
+
+    /// Who has to have vouched for the identity: the address of an OpenID Connect issuer
+    #[arg(long, value_name = "URL", requires = "identity")]
+    pub issuer: Option<String>,
+
+    /// The authorities, logs and timestamps that count (trusted_root.json, or .jsonl)
+    ///
+    /// It is never fetched: `cosign trusted-root create` and `gh attestation trusted-root` make one.
+    /// With --key the signature has to be in one of its logs.
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        conflicts_with = "policy"
+    )]
+    pub trusted_root: Option<PathBuf>,
 
     /// Print JSON, one object for each release
     #[arg(long)]

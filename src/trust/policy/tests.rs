@@ -1,3 +1,6 @@
+use serde_json::{Value, json};
+use sigstore_verify::trust_root::SIGSTORE_PRODUCTION_TRUSTED_ROOT;
+
 use super::*;
 
 const KEY: &str = "-----BEGIN PUBLIC KEY-----
@@ -8,6 +11,12 @@ MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=
 fn parse(text: &str) -> Result<Policy, PolicyError> {
     Policy::parse("policy.hcl", text, Moment::now(), &mut |name| match name {
         "a.pub" => Ok(KEY.to_owned()),
+        "root.json" => Ok(SIGSTORE_PRODUCTION_TRUSTED_ROOT.to_owned()),
+        "keys.json" => {
+            let mut root: Value = serde_json::from_str(SIGSTORE_PRODUCTION_TRUSTED_ROOT).unwrap();
+            root["certificateAuthorities"] = json!([]);
+            Ok(root.to_string())
+        }
         _ => Err("there is no such file".to_owned()),
     })
 }
@@ -75,4 +84,53 @@ fn a_policy_that_is_not_understood_is_none() {
         "twice",
     );
     refused(&format!("{SIGNER}scope \"nothing here\" {{\n}}"), 5, "HOST");
+}
+
+/// S15, S27
+#[test]
+fn a_signer_has_keys_or_an_identity_with_all_that_it_takes() {
+    let of = |attributes: &str| {
+        format!(
+            "default = \"refuse\"\nsigner \"a\" {{\n  {attributes}\n}}\n\
+             scope \"a.b\" {{\n  signed_by = [\"a\"]\n}}\n"
+        )
+    };
+    let (root, issuer) = ("trusted_root = \"root.json\"", "issuer = \"https://i\"");
+    let identity = "identity = \"https://x/*\"";
+    let all = format!("{root}\n  {issuer}\n  {identity}");
+    for attributes in [
+        all.clone(),
+        format!("{all}\n  claims = {{ runner_environment = \"github-hosted\" }}"),
+        format!("{all}\n  claims = {{ \"build_trigger\" = \"push\" }}\n  predicate = \"x\""),
+        format!("{root}\n  keys = [\"a.pub\"]"),
+        "keys = [\"a.pub\"]\n  trusted_root = \"keys.json\"".to_owned(),
+    ] {
+        assert!(parse(&of(&attributes)).is_ok(), "{attributes}: {:?}", parse(&of(&attributes)));
+    }
+    for (attributes, line, says) in [
+        (root.to_owned(), 2, "needs keys, or issuer and identity"),
+        (format!("{root}\n  {issuer}"), 2, "needs keys, or issuer and identity"),
+        (format!("{root}\n  {identity}"), 2, "needs keys, or issuer and identity"),
+        (format!("{issuer}\n  {identity}"), 2, "no trusted_root"),
+        (format!("{all}\n  keys = [\"a.pub\"]"), 2, "not both"),
+        (all.replace("root.json", "keys.json"), 2, "names no certificate authority"),
+        (all.replace("root.json", "a.pub"), 3, "the trusted root a.pub"),
+        (all.replace("root.json", "none.json"), 3, "no such file"),
+        (format!("{all}\n  claims = {{}}"), 6, "claims is no"),
+        (format!("{all}\n  claims = \"x\""), 6, "claims is no"),
+        (format!("{all}\n  claims = {{ build_trigger = 1 }}"), 6, "claims is no"),
+        (format!("{all}\n  claims = {{ runner = \"x\" }}"), 6, "no claim \"runner\""),
+        (
+            format!("{all}\n  claims = {{ build_trigger = \"a\", build_trigger = \"b\" }}"),
+            6,
+            "redefined",
+        ),
+        (
+            format!("{all}\n  claims = {{ build_trigger = \"a\", \"build_trigger\" = \"b\" }}"),
+            6,
+            "claims is no",
+        ),
+    ] {
+        refused(&of(&attributes), line, says);
+    }
 }

@@ -1,0 +1,349 @@
+//! Signatures by certificates on a mount: who counts, and what has to vouch for them.
+
+use rcgen::ExtendedKeyUsagePurpose::{CodeSigning, TimeStamping};
+use serde_json::Value;
+
+use crate::sigstore::{IDENTITY, ISSUER, Instance, Signing, email, now, uri};
+use crate::support::mount::Options;
+use crate::*;
+
+const ALL: &[&str] = &["logs", "certificates", "stamps"];
+
+/// Makes a bundle of a signing that is as it should be so far.
+type Make<'a> = &'a dyn Fn(Signing) -> Value;
+
+/// A release, how it is signed, and what is said of that; `Ok` where it counts.
+type Case<'a> = (&'a str, Make<'a>, Result<(), &'a str>);
+
+/// The signer that a policy names, with more of its attributes.
+fn signer(more: &str) -> String {
+    format!(
+        "signer \"ci\" {{\n  trusted_root = \"root.json\"\n  issuer = \"{ISSUER}\"\n  \
+         identity = \"{}\"\n  {more}\n}}\n",
+        IDENTITY.replace("/v1", "/v*"),
+    )
+}
+
+/// Publishes one release per case, and enters each in a mount with a policy.
+fn each_is_held(root: &Value, more: &str, cases: &[Case<'_>]) {
+    let server = Hostile::start();
+    server.list_referrers();
+    let (trust, host) = (Trust::by_new_key(), server.host());
+    for (tag, make, _) in cases {
+        let digest = server.publish("acme/net", tag, &module(&format!("# {tag}")));
+        let bundle = make(Signing::of(digest, &repo(&server, "acme/net"), Some(tag)));
+        speak(&server, "acme/net", digest, BUNDLE, bundle.to_string().as_bytes());
+    }
+    fs::write(trust.path("root.json"), root.to_string()).unwrap();
+    let policy = trust.write_policy(&format!(
+        "default = \"refuse\"\n{}scope \"{host}/acme\" {{\n  signed_by = [\"ci\"]\n}}\n",
+        signer(more)
+    ));
+    let options =
+        Options::new().args(["--plain-http", &host, "--policy", policy.to_str().unwrap()]);
+    let Some(mount) = Mount::start(&[&host], options) else { return };
+    for (tag, _, expected) in cases {
+        let at = format!("{host}/acme/net/{tag}");
+        let text = main_tf(&mount, &at);
+        let told = mount.xattr(&at, "user.tofufs.error").unwrap_or_default();
+        match expected {
+            Ok(()) => {
+                assert_eq!(text, Ok(format!("# {tag}")), "{tag}: {told}");
+                let by = mount.xattr(&at, "user.tofufs.signed_by");
+                assert_eq!(by.as_deref(), Some("ci"), "{tag}");
+            }
+            Err(says) => {
+                assert_eq!(text, Err(Errno::PERM), "{tag}: {told}");
+                assert!(told.contains(&format!("found 1 signature: 1 {says}")), "{tag}: {told}");
+                assert!(told.contains("policy.hcl:8"), "{tag}: {told}");
+            }
+        }
+    }
+}
+
+/// As Rekor v1 vouches for it.
+fn logged(instance: &Instance, signing: Signing) -> Value {
+    let signed = instance.sign(signing);
+    signed.bundle(&[instance.entry(&signed)], &[])
+}
+
+/// The same, of another signing.
+fn changed(instance: &Instance, change: impl Fn(&mut Signing)) -> impl Fn(Signing) -> Value {
+    move |mut signing| {
+        change(&mut signing);
+        logged(instance, signing)
+    }
+}
+
+/// The same, with other things that vouch for it.
+fn altered(instance: &Instance, change: impl Fn(&mut Value)) -> impl Fn(Signing) -> Value {
+    move |signing| {
+        let mut bundle = logged(instance, signing);
+        change(&mut bundle["verificationMaterial"]);
+        bundle
+    }
+}
+
+/// S21
+#[test]
+fn a_mount_admits_whom_the_policy_names_and_nobody_else() {
+    let instance = Instance::new();
+    let by = |change: fn(&mut Signing)| changed(&instance, change);
+    let as_uri = |text: &'static str| move |signing: &mut Signing| signing.identity = uri(text);
+    let of_acme = "https://github.com/acme/net/.github/workflows";
+    assert!(IDENTITY.starts_with(of_acme));
+    each_is_held(
+        &instance.root(ALL),
+        "claims = { runner_environment = \"github-hosted\" }",
+        &[
+            ("1.0.0", &by(|_| ()), Ok(())),
+            (
+                "1.1.0",
+                &changed(
+                    &instance,
+                    as_uri(
+                        "https://github.com/acme/evil/.github/workflows/release.yml@refs/tags/v1",
+                    ),
+                ),
+                Err("by https://github.com/acme/evil/"),
+            ),
+            (
+                "1.2.0",
+                &changed(
+                    &instance,
+                    as_uri(
+                        "https://github.com/acme/net/.github/workflows/evil.yml@release.yml@refs/tags/v1",
+                    ),
+                ),
+                Err("by https://github.com/acme/net/.github/workflows/evil.yml@"),
+            ),
+            (
+                "1.3.0",
+                &changed(
+                    &instance,
+                    as_uri(
+                        "https://github.com/acme/net/.github/workflows/release.yml@refs/tags/v1/x",
+                    ),
+                ),
+                Err("by https://github.com/acme/net/"),
+            ),
+            ("1.4.0", &by(|signing| signing.identity = email(IDENTITY)), Err("by https://git")),
+            (
+                "1.5.0",
+                &by(|signing| signing.issuer = "https://accounts.evil".to_owned()),
+                Err("by somebody for whom https://accounts.evil vouches"),
+            ),
+            (
+                "1.6.0",
+                &by(|signing| signing.claims = vec![(11, "self-hosted")]),
+                Err("whose certificate says runner_environment = \"self-hosted\""),
+            ),
+            (
+                "1.7.0",
+                &by(|signing| signing.claims.clear()),
+                Err("whose certificate says nothing of runner_environment"),
+            ),
+            (
+                "1.8.0",
+                &by(|signing| {
+                    let text = String::from_utf8(signing.statement.clone()).unwrap();
+                    let sbom = "https://spdx.dev/Document";
+                    signing.statement =
+                        text.replace("https://sigstore.dev/cosign/sign/v1", sbom).into_bytes();
+                }),
+                Err("a statement of another kind (https://spdx.dev/Document)"),
+            ),
+        ],
+    );
+}
+
+/// S22, S24, S25, S26
+#[test]
+fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
+    let (instance, other) = (Instance::new(), Instance::new());
+    let with = |change: fn(&mut Value)| altered(&instance, change);
+    let when = |certified: u64, logged_at: u64| {
+        let instance = &instance;
+        move |mut signing: Signing| {
+            (signing.certified, signing.logged) = (certified, logged_at);
+            logged(instance, signing)
+        }
+    };
+    let without_proof = Err("without a proof that it is in a log");
+    each_is_held(
+        &instance.root(ALL),
+        "",
+        &[
+            ("1.0.0", &|signing| logged(&instance, signing), Ok(())),
+            // Certificates.
+            (
+                "1.1.0",
+                &|signing| {
+                    // The same log, another authority.
+                    let signed = other.sign(signing);
+                    signed.bundle(&[instance.entry(&signed)], &[])
+                },
+                Err("by a certificate of an authority that is not trusted for signing"),
+            ),
+            (
+                "1.2.0",
+                &|mut signing| {
+                    signing.usage = TimeStamping;
+                    logged(&instance, signing)
+                },
+                Err("by a certificate of an authority that is not trusted for signing"),
+            ),
+            ("1.3.0", &when(now() - 7200, now() - 60), Err("by a certificate that was not valid")),
+            ("1.4.0", &when(now() - 60, now() - 7200), Err("by a certificate that was not valid")),
+            (
+                "1.5.0",
+                &|signing| {
+                    let certificate_log = Instance::with_certificate_log_of(&instance, &other);
+                    logged(&certificate_log, signing)
+                },
+                Err("by a certificate that is in no log of certificates"),
+            ),
+            // No time that can be checked.
+            (
+                "1.6.0",
+                &with(|material| {
+                    material["tlogEntries"][0].as_object_mut().unwrap().remove("inclusionPromise");
+                }),
+                Err("without a time of signing that can be checked"),
+            ),
+            ("1.7.0", &with(|material| material["tlogEntries"] = json!([])), without_proof),
+            (
+                "1.8.0",
+                &with(|material| {
+                    material["tlogEntries"][0].as_object_mut().unwrap().remove("inclusionProof");
+                }),
+                without_proof,
+            ),
+            // The log.
+            (
+                "2.0.0",
+                &|signing| {
+                    let (signed, unrelated) =
+                        (instance.sign(signing.clone()), instance.sign(signing));
+                    signed.bundle(&[instance.entry(&unrelated)], &[])
+                },
+                Err("with the log entry of another signature"),
+            ),
+            (
+                "2.1.0",
+                &|signing| {
+                    let signed = instance.sign(signing);
+                    signed.bundle(&[other.entry(&signed)], &[])
+                },
+                Err("with a log's promise (SET) that no log of the trusted root made"),
+            ),
+            (
+                "2.2.0",
+                &with(|material| {
+                    let proof = &mut material["tlogEntries"][0]["inclusionProof"];
+                    (proof["treeSize"], proof["hashes"]) =
+                        (json!("2"), json!(["A".repeat(43) + "="]));
+                }),
+                Err("with a wrong proof that it is in the log"),
+            ),
+            (
+                "2.3.0",
+                &|signing| {
+                    let signed = instance.sign(signing);
+                    let mut entry = instance.entry(&signed);
+                    entry["inclusionProof"] = other.entry(&signed)["inclusionProof"].clone();
+                    signed.bundle(&[entry], &[])
+                },
+                Err("with a checkpoint that no log of the trusted root signed"),
+            ),
+            (
+                "2.4.0",
+                &with(|material| {
+                    let time = (now() - 30).to_string();
+                    material["tlogEntries"][0]["integratedTime"] = json!(time);
+                }),
+                Err("with a log's promise (SET) that no log of the trusted root made"),
+            ),
+            // The clock.
+            (
+                "3.0.0",
+                &when(now() - 60, now() + 300),
+                Err("that was logged in the future; is this machine's clock right?"),
+            ),
+        ],
+    );
+    assert_ne!(CodeSigning, TimeStamping);
+}
+
+/// S23, S24, and Rekor v2, whose entries know no time.
+#[test]
+fn a_timestamp_says_when_where_the_log_does_not() {
+    let (instance, other) = (Instance::new(), Instance::new());
+    if instance.stamp(b"x").is_none() {
+        return;
+    }
+    let stamped = |by: &Instance, signing: Signing| {
+        let signed = instance.sign(signing);
+        let stamp = by.stamp(&signed.signature).unwrap();
+        signed.bundle(&[instance.entry_2(&signed)], &[stamp])
+    };
+    let at = |certified: u64| {
+        let stamped = &stamped;
+        let instance = &instance;
+        move |mut signing: Signing| {
+            signing.certified = certified;
+            stamped(instance, signing)
+        }
+    };
+    let cases: &[Case<'_>] = &[
+        ("1.0.0", &|signing| stamped(&instance, signing), Ok(())),
+        (
+            "1.1.0",
+            &|signing| stamped(&other, signing),
+            Err("with a timestamp that no authority of the trusted root gave"),
+        ),
+        ("1.2.0", &at(now() - 7200), Err("by a certificate that was not valid")),
+        ("1.3.0", &at(now() + 7200), Err("by a certificate that was not valid")),
+        (
+            "1.4.0",
+            &|signing| {
+                let signed = instance.sign(signing);
+                let stamp = instance.stamp(b"another signature").unwrap();
+                signed.bundle(&[instance.entry_2(&signed)], &[stamp])
+            },
+            Err("with a timestamp that no authority of the trusted root gave"),
+        ),
+        (
+            "1.5.0",
+            &|signing| {
+                let signed = instance.sign(signing);
+                signed.bundle(&[instance.entry_2(&signed)], &[])
+            },
+            Err("without a time of signing that can be checked"),
+        ),
+        (
+            "1.6.0",
+            &|signing| {
+                let (signed, unrelated) = (instance.sign(signing.clone()), instance.sign(signing));
+                let stamp = instance.stamp(&signed.signature).unwrap();
+                signed.bundle(&[instance.entry_2(&unrelated)], &[stamp])
+            },
+            Err("with the log entry of another signature"),
+        ),
+    ];
+    each_is_held(&instance.root(ALL), "", cases);
+    // An instance without logs: a timestamp is all that vouches, and it has to be there.
+    let cases: &[Case<'_>] = &[
+        (
+            "1.0.0",
+            &|signing| {
+                let signed = instance.sign(signing);
+                signed.bundle(&[], &[instance.stamp(&signed.signature).unwrap()])
+            },
+            Ok(()),
+        ),
+        ("1.1.0", &|signing| instance.sign(signing).bundle(&[], &[]), Err("without a timestamp")),
+        ("1.2.0", &|signing| logged(&instance, signing), Err("without a timestamp")),
+    ];
+    each_is_held(&instance.root(&["stamps"]), "", cases);
+}
