@@ -424,10 +424,6 @@ pub struct DoctorArgs {
     #[arg(value_name = "REFERENCE")]
     pub reference: Option<String>,
 
-    /// The policy that is looked at.
-    #[command(flatten)]
-    pub policy: PolicyArgs,
-
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -443,6 +439,10 @@ pub struct DoctorArgs {
     /// Where things are kept.
     #[command(flatten)]
     pub storage: StorageArgs,
+
+    /// The policy that is looked at.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 }
 
 /// Arguments of `cache`.

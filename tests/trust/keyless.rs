@@ -1,6 +1,6 @@
 //! Signatures by certificates on a mount: who counts, and what has to vouch for them.
 
-use rcgen::ExtendedKeyUsagePurpose::{CodeSigning, TimeStamping};
+use rcgen::ExtendedKeyUsagePurpose::TimeStamping;
 use serde_json::Value;
 
 use crate::sigstore::{IDENTITY, ISSUER, Instance, Signing, email, now, uri};
@@ -272,7 +272,6 @@ fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
             ),
         ],
     );
-    assert_ne!(CodeSigning, TimeStamping);
 }
 
 /// S23, S24, and Rekor v2, whose entries know no time.
@@ -346,4 +345,69 @@ fn a_timestamp_says_when_where_the_log_does_not() {
         ("1.2.0", &|signing| logged(&instance, signing), Err("without a timestamp")),
     ];
     each_is_held(&instance.root(&["stamps"]), "", cases);
+}
+
+/// Commands ask for the same without a policy, and tell how old a root is.
+#[test]
+fn commands_take_an_identity_and_doctor_tells_how_old_a_root_is() {
+    let (server, trust, instance) = (Hostile::start(), Trust::by_new_key(), Instance::new());
+    server.list_referrers();
+    let host = server.host();
+    let digest = server.publish("acme/net", "1.0.0", &module("# 1"));
+    let signing = Signing::of(digest, &repo(&server, "acme/net"), Some("1.0.0"));
+    let bundle = logged(&instance, signing).to_string();
+    speak(&server, "acme/net", digest, BUNDLE, bundle.as_bytes());
+    let (root, other) = (instance.root(ALL), Instance::new().root(ALL));
+    fs::write(trust.path("root.json"), root.to_string()).unwrap();
+    fs::write(trust.path("roots.jsonl"), format!("{other}\n{root}\n")).unwrap();
+    fs::write(trust.path("other.json"), other.to_string()).unwrap();
+    let reference = format!("{host}/acme/net:1.0.0");
+    let asking = |root: &str, issuer: &str, identity: &str| -> Vec<String> {
+        let words = ["verify", "--trusted-root", root, "--issuer", issuer, "--identity", identity];
+        words.into_iter().chain([&*reference]).map(str::to_owned).collect()
+    };
+    let ran =
+        |words: Vec<String>| trust.ran(&host, &words.iter().map(|w| &**w).collect::<Vec<_>>());
+    let failed = |words: Vec<String>, code: i32| {
+        trust.failed(&host, &words.iter().map(|w| &**w).collect::<Vec<_>>(), code)
+    };
+    for root in ["root.json", "roots.jsonl"] {
+        let said = ran(asking(root, ISSUER, "https://github.com/acme/**"));
+        assert_eq!(said, [format!("{reference}@{digest}: signed by identity")]);
+    }
+    let said = failed(asking("other.json", ISSUER, IDENTITY), 1);
+    assert!(said.contains("refused") && said.contains("(SET)"), "{said}");
+    let said = failed(asking("root.json", "https://github.com", IDENTITY), 1);
+    assert!(said.contains(&format!("by somebody for whom {ISSUER} vouches")), "{said}");
+    let odd = "https://x/${y}\"%{z}\\";
+    assert!(failed(asking("root.json", ISSUER, odd), 1).contains(&format!("by {IDENTITY}")));
+    assert!(failed(asking("none.json", ISSUER, IDENTITY), 1).contains("none.json"));
+    let alone = ["verify", "--trusted-root", "root.json", &*reference].map(str::to_owned);
+    assert!(failed(alone.to_vec(), 2).contains("--trusted-root needs"));
+    // By a key, which has to be in a log too where a root is named.
+    speak(
+        &server,
+        "acme/net",
+        digest,
+        BUNDLE,
+        &trust.approves(digest, &repo(&server, "acme/net"), None),
+    );
+    let by_key = ["verify", "--key", "acme.pub", &*reference].map(str::to_owned);
+    assert_eq!(ran(by_key.to_vec()), [format!("{reference}@{digest}: signed by key")]);
+    let both = [&by_key[..], &["--trusted-root", "root.json"].map(str::to_owned)].concat();
+    let said = failed(both, 1);
+    assert!(said.contains("without a proof that it is in a log"), "{said}");
+
+    let policy = format!(
+        "default = \"refuse\"\n{}scope \"{host}\" {{\n  signed_by = [\"ci\"]\n}}\n",
+        signer("")
+    );
+    trust.write_policy(&policy);
+    let output = trust.run(&host, &["doctor", "--json", "--policy", "policy.hcl"]);
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = said["parts"][0]["findings"].as_array().unwrap();
+    let found = findings.iter().find(|found| found["subject"] == "trusted root").unwrap();
+    assert_eq!(found["mark"], "note", "{found}");
+    let told = found["found"].as_str().unwrap();
+    assert!(told.contains("root.json: its newest key is of 2020-01-01"), "{told}");
 }

@@ -43,13 +43,12 @@ impl Vector {
     /// Whether a policy that names what the vector names admits it; else why not.
     fn verdict(&self) -> Result<(), String> {
         let signed = SignedStatement::read_bundle(&self.bundle)?;
-        let attributes = match self.dir.join("key.pub").exists() {
-            true => "keys = [\"key.pub\"]".to_owned(),
-            false => format!(
-                "issuer = {:?}\n  identity = {:?}",
-                self.text("issuer", "https://token.actions.githubusercontent.com"),
-                self.text("identity", IDENTITY),
-            ),
+        let attributes = if self.dir.join("key.pub").exists() {
+            "keys = [\"key.pub\"]".to_owned()
+        } else {
+            let issuer = self.text("issuer", "https://token.actions.githubusercontent.com");
+            let identity = self.text("identity", IDENTITY);
+            format!("issuer = {issuer:?}\n  identity = {identity:?}")
         };
         let text = format!(
             "default = \"refuse\"\nsigner \"it\" {{\n  trusted_root = \"trusted_root.json\"\n  \

@@ -21,9 +21,8 @@ pub const VERIFY_EXAMPLES: &str = "\
 Examples:
   tofufs verify --policy policy.hcl ghcr.io/acme/network:1.3.0
   tofufs verify --key acme.pub ghcr.io/acme/network:1.3.0
-  tofufs verify --trusted-root root.json --issuer https://token.actions.githubusercontent.com \
-      --identity 'https://github.com/acme/*/.github/workflows/release.yml@refs/tags/v*' \
-      ghcr.io/acme/network:1.3.0
+  tofufs verify --trusted-root root.json --issuer https://gitlab.com \\
+        --identity 'https://gitlab.com/acme/**' ghcr.io/acme/network:1.3.0
   tofufs verify --offline --policy policy.hcl oci-archive:bundle.tar";
 
 /// Arguments of `policy`.
