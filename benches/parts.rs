@@ -18,6 +18,7 @@ use std::time::Instant;
 use tofufs::archive::{self, Limits};
 use tofufs::digest::Digest;
 use tofufs::members::{FileNo, Members};
+use tofufs::moment::Moment;
 use tofufs::name::{Component, Host, Repo, RepoName, Tag};
 use tofufs::store::{Begin, Key, Object, Store, StoreOptions};
 use tofufs::tree::registry::{RegistrySpace, lookup};
@@ -309,7 +310,7 @@ fn policies(
         "default = \"refuse\"\nsigner \"it\" {{\n  {signer}\n}}\n\
          scope \"registry.example\" {{\n  signed_by = [\"it\"]\n}}\n"
     );
-    Ok(Policies(vec![Arc::new(Policy::parse("policy.hcl", &text, read)?)]))
+    Ok(Policies(vec![Arc::new(Policy::parse("policy.hcl", &text, Moment::now(), read)?)]))
 }
 
 fn verdict(
@@ -321,7 +322,7 @@ fn verdict(
     plain: f64,
 ) -> Outcome<()> {
     let repo = Repo { host: "registry.example".parse()?, name: "acme/network".parse()? };
-    let asked = Asked { repo, tag: None, digest };
+    let asked = Asked { repo, tag: None, digest, platform: None };
     let ours = median(size.rounds * 10, || {
         let mut judgement = policies.judge(&asked);
         judgement.add(SignedStatement::read_bundle(bundle));

@@ -311,8 +311,7 @@ fn read_signer(
         (Some(_), ..) if has_identity => return wrong("has keys or an identity, not both"),
         (Some(files), None, roots) => SignedBy::Keys(read_keys(text, *files, read)?, roots),
         (None, Some(_), _) if found.len() > 1 => {
-            let rule = "has openpgp, which stands alone: OpenPGP keys sign no predicate, and are in \
-                        no trusted root";
+            let rule = "has a predicate or a trusted_root beside openpgp, whose keys know neither";
             return wrong(rule);
         }
         (None, Some(files), _) => SignedBy::Vendor(read_certificates(text, *files, now, read)?),

@@ -84,7 +84,7 @@ fn altered(instance: &Instance, change: impl Fn(&mut Value)) -> impl Fn(Signing)
     }
 }
 
-/// S21
+/// S25
 #[test]
 fn a_mount_admits_whom_the_policy_names_and_nobody_else() {
     let instance = Instance::new();
@@ -157,7 +157,7 @@ fn a_mount_admits_whom_the_policy_names_and_nobody_else() {
     );
 }
 
-/// S22, S24, S25, S26
+/// S26, S28, S29, S30
 #[test]
 fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
     let (instance, other) = (Instance::new(), Instance::new());
@@ -274,7 +274,7 @@ fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
     );
 }
 
-/// S23, S24, and Rekor v2, whose entries know no time.
+/// S27, S28, and Rekor v2, whose entries know no time.
 #[test]
 fn a_timestamp_says_when_where_the_log_does_not() {
     let (instance, other) = (Instance::new(), Instance::new());

@@ -1,6 +1,7 @@
 //! The vectors of sigstore-conformance (`tests/data/sigstore-conformance`), through what a policy
 //! decides by. What they sign by digest instead of as a statement is refused, whatever they expect.
 
+use tofufs::moment::Moment;
 use tofufs::trust::{Asked, Policies, Policy};
 
 use crate::*;
@@ -58,17 +59,18 @@ impl Vector {
         );
         let public = sigstore_verify::trust_root::SIGSTORE_PRODUCTION_TRUSTED_ROOT;
         let mut read = |name: &str| Ok(self.text(name, public));
-        let policy = Policy::parse("policy.hcl", &text, &mut read).map_err(|e| e.to_string())?;
+        let policy = Policy::parse("policy.hcl", &text, Moment::now(), &mut read)
+            .map_err(|e| e.to_string())?;
         let policies = Policies(vec![policy.into()]);
         let repo = Repo { host: "r.example".parse().unwrap(), name: "x".parse().unwrap() };
-        let asked = Asked { repo, tag: None, digest: self.digest() };
+        let asked = Asked { repo, tag: None, digest: self.digest(), platform: None };
         let mut judgement = policies.judge(&asked);
         judgement.add(Ok(signed));
         judgement.admission().map(drop).ok_or_else(|| judgement.refusal().rule)
     }
 }
 
-/// S25, S26
+/// S29, S30
 #[test]
 fn statements_of_the_conformance_suite_count_or_do_not_as_it_says() {
     let (mut statements, mut good) = (0, 0);

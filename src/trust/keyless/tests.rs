@@ -73,7 +73,7 @@ fn trusted_roots_of_real_instances_are_read() {
     assert!(both.newest() >= public.newest() && both.newest() >= github.newest());
 }
 
-/// S27
+/// S31
 #[test]
 fn a_trusted_root_that_is_not_understood_is_none() {
     let error = |value: &Value| TrustedRoots::read("root.json", &value.to_string()).unwrap_err();

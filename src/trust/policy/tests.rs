@@ -86,7 +86,7 @@ fn a_policy_that_is_not_understood_is_none() {
     refused(&format!("{SIGNER}scope \"nothing here\" {{\n}}"), 5, "HOST");
 }
 
-/// S15, S27
+/// S15, S31
 #[test]
 fn a_signer_has_keys_or_an_identity_with_all_that_it_takes() {
     let of = |attributes: &str| {
