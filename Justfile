@@ -28,3 +28,9 @@ test:
 # A small store, mounted and shown
 demo:
     scripts/demo
+
+# What a release consists of, in dist/, and everything that tries it
+release:
+    scripts/dist
+    sudo scripts/try-dist
+    sudo scripts/transcript
