@@ -355,14 +355,17 @@ impl Judgement<'_> {
             wanted.in_words(),
             self.found_in_words()
         );
-        let mut signers = wanted.any.iter().chain(&wanted.all).filter_map(|s| demand.signer(s));
+        let signers = wanted.any.iter().chain(&wanted.all).filter_map(|s| demand.signer(s));
+        let has_keys = |signer: &Signer| matches!(signer.by, SignedBy::Keys(..));
         let remedy = if wanted.any.is_empty() && wanted.all.is_empty() {
             "add its digest to that scope"
-        } else if signers.all(Signer::is_vendor) {
+        } else if signers.clone().all(Signer::is_vendor) {
             "publish it with its vendor's SHA256SUMS and signature, as `tofufs mirror` does, or \
              add its digest to that scope"
-        } else {
+        } else if signers.clone().any(has_keys) {
             "sign it with `tofufs sign --key KEY`, or add its digest to that scope"
+        } else {
+            "sign it with cosign 3 as whom the policy names, or add its digest to that scope"
         }
         .to_owned();
         NotAdmitted { rule, remedy }

@@ -2,6 +2,7 @@
 
 use rcgen::ExtendedKeyUsagePurpose::TimeStamping;
 use serde_json::Value;
+use tofufs::moment::Moment;
 
 use crate::sigstore::{IDENTITY, ISSUER, Instance, Signing, email, now, uri};
 use crate::support::mount::Options;
@@ -56,6 +57,7 @@ fn each_is_held(root: &Value, more: &str, cases: &[Case<'_>]) {
                 assert_eq!(text, Err(Errno::PERM), "{tag}: {told}");
                 assert!(told.contains(&format!("found 1 signature: 1 {says}")), "{tag}: {told}");
                 assert!(told.contains("policy.hcl:8"), "{tag}: {told}");
+                assert!(told.contains("sign it with cosign 3"), "{tag}: {told}");
             }
         }
     }
@@ -410,4 +412,40 @@ fn commands_take_an_identity_and_doctor_tells_how_old_a_root_is() {
     assert_eq!(found["mark"], "note", "{found}");
     let told = found["found"].as_str().unwrap();
     assert!(told.contains("root.json: its newest key is of 2020-01-01"), "{told}");
+}
+
+/// A bundle by which a private instance vouches for a release with all that it has; its root.
+fn vouched(signing: Signing) -> (Vec<u8>, Value) {
+    let instance = Instance::new();
+    let signed = instance.sign(signing);
+    let stamps: Vec<_> = instance.stamp(&signed.signature).into_iter().collect();
+    let bundle = signed.bundle(&[instance.entry(&signed)], &stamps);
+    (bundle.to_string().into_bytes(), instance.root(ALL))
+}
+
+/// S09, of what vouches for a signature: no byte of it makes the signature one of something else.
+#[test]
+fn a_keyless_bundle_with_a_changed_bit_says_nothing_else() {
+    let digest = Digest::of(b"release");
+    let repo = || Repo { host: "r.example".parse().unwrap(), name: "x".parse().unwrap() };
+    let (bundle, root) = vouched(Signing::of(digest, &repo(), None));
+    let scope = "scope \"r.example\" {\n  signed_by = [\"ci\"]\n}\n";
+    let text = format!("default = \"refuse\"\n{}{scope}", signer(""));
+    let mut read = |_: &str| Ok(root.to_string());
+    let policy = tofufs::trust::Policy::parse("p", &text, Moment::now(), &mut read).unwrap();
+    let policies = tofufs::trust::Policies(vec![policy.into()]);
+    let admits = |digest: Digest, bundle: &[u8]| {
+        let asked = tofufs::trust::Asked { repo: repo(), tag: None, digest, platform: None };
+        let mut judgement = policies.judge(&asked);
+        judgement.add(SignedStatement::read_bundle(bundle));
+        judgement.admission().is_some()
+    };
+    assert!(admits(digest, &bundle) && !admits(Digest::of(b"other"), &bundle));
+    for at in (0..bundle.len()).step_by(3) {
+        let mut changed = bundle.clone();
+        changed[at] ^= 1 << (at % 8);
+        assert!(!admits(Digest::of(b"other"), &changed), "byte {at}");
+        changed.truncate(at);
+        assert!(!admits(digest, &changed), "{at} bytes");
+    }
 }
