@@ -5,6 +5,7 @@ use serde_json::Value;
 use tofufs::moment::Moment;
 
 use crate::sigstore::{IDENTITY, ISSUER, Instance, Signing, email, now, uri};
+use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::mount::Options;
 use crate::*;
 
@@ -421,6 +422,42 @@ fn vouched(signing: Signing) -> (Vec<u8>, Value) {
     let stamps: Vec<_> = instance.stamp(&signed.signature).into_iter().collect();
     let bundle = signed.bundle(&[instance.entry(&signed)], &stamps);
     (bundle.to_string().into_bytes(), instance.root(ALL))
+}
+
+/// What counts here counts for cosign, by the same root.
+#[test]
+fn cosign_agrees_about_a_private_instance() {
+    let Some(program) = support::program("cosign") else { return };
+    let Some(docker) = DockerRegistry::start(Access::Anybody, false) else { return };
+    let (host, trust) = (docker.host(), Trust::by_new_key());
+    let dir = signing::source(&trust);
+    let reference = format!("{host}/acme/net:1.0.0");
+    let pushed = trust.ran(&host, &["push", dir.to_str().unwrap(), &*reference]).remove(0);
+    let digest: Digest = pushed.rsplit_once('@').unwrap().1.parse().unwrap();
+    let repo = Repo { host: host.parse().unwrap(), name: "acme/net".parse().unwrap() };
+    let (bundle, root) = vouched(Signing::of(digest, &repo, Some("1.0.0")));
+    fs::write(trust.path("bundle.json"), &bundle).unwrap();
+    fs::write(trust.path("root.json"), root.to_string()).unwrap();
+    trust.ran(&host, &["attach", "--type", BUNDLE, &*reference, "bundle.json"]);
+    let by_digest = format!("{host}/acme/net@{digest}");
+    for (identity, agrees) in [(IDENTITY, true), ("https://github.com/evil", false)] {
+        let theirs = [
+            "verify",
+            "--allow-http-registry",
+            "--trusted-root",
+            "root.json",
+            "--certificate-oidc-issuer",
+            ISSUER,
+            "--certificate-identity",
+            identity,
+            &*by_digest,
+        ];
+        let said = signing::cosign(&program, &trust, &theirs);
+        assert_eq!(said.status.success(), agrees, "{said:?}");
+        let words = ["verify", "--trusted-root", "root.json", "--issuer", ISSUER, "--identity"];
+        let ours = trust.run(&host, &[&words[..], &[identity, &*by_digest]].concat());
+        assert_eq!(ours.status.success(), agrees, "{ours:?}");
+    }
 }
 
 /// S09, of what vouches for a signature: no byte of it makes the signature one of something else.

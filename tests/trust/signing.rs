@@ -8,7 +8,7 @@ use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::hostile::Seen;
 use crate::*;
 
-fn source(trust: &Trust) -> PathBuf {
+pub fn source(trust: &Trust) -> PathBuf {
     let dir = trust.path("network");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("main.tf"), "# signed\n").unwrap();
@@ -131,7 +131,7 @@ fn a_commit_is_signed() {
 }
 
 /// Runs cosign, which has to be on PATH.
-fn cosign(program: &Path, trust: &Trust, words: &[&str]) -> Output {
+pub fn cosign(program: &Path, trust: &Trust, words: &[&str]) -> Output {
     let mut command = Command::new(program);
     command.args(words).current_dir(trust.dir.path()).env_clear().stdin(Stdio::null());
     command.env("HOME", trust.path("home")).env("COSIGN_PASSWORD", "");

@@ -317,7 +317,9 @@ impl Instance {
     fn entry_of(&self, body: &[u8], (kind, version): (&str, &str)) -> Value {
         let leaf = Digest::of(&[&[0], body].concat());
         let hash = STANDARD.encode(leaf.bytes());
-        let note = format!("log.example\n1\n{hash}\n");
+        // Rekor v1 names its tree, by which cosign tells it from v2.
+        let tree = if version == "0.0.1" { " - 1" } else { "" };
+        let note = format!("log.example{tree}\n1\n{hash}\n");
         let signature = [&self.log.id()[..4], &self.log.sign(note.as_bytes())].concat();
         let checkpoint = format!("{note}\n— log.example {}\n", STANDARD.encode(signature));
         json!({
