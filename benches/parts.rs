@@ -25,7 +25,7 @@ use tofufs::tree::registry::{RegistrySpace, lookup};
 use tofufs::tree::{Fact, KnownFacts, Standing};
 use tofufs::trust::bundle::SignedStatement;
 use tofufs::trust::signing::SigningKey;
-use tofufs::trust::{Asked, Policies, Policy};
+use tofufs::trust::{Asked, Policies, Policy, ReleaseDates};
 use zip::write::SimpleFileOptions;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -324,7 +324,7 @@ fn verdict(
     let repo = Repo { host: "registry.example".parse()?, name: "acme/network".parse()? };
     let asked = Asked { repo, tag: None, digest, platform: None };
     let ours = median(size.rounds * 10, || {
-        let mut judgement = policies.judge(&asked);
+        let mut judgement = policies.judge(&asked, ReleaseDates::UNKNOWN);
         judgement.add(SignedStatement::read_bundle(bundle));
         Ok(judgement.admission().ok_or_else(|| judgement.refusal().rule)?)
     })?;

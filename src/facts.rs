@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use admit::admitted::Admitted;
-pub use admit::{Gate, GivenVerdict, WantedTargets, signed_sums};
+pub use admit::{Gate, GivenVerdict, HiddenTags, WantedTargets, signed_sums};
 pub use blocking::blocking;
 pub use budget::RequestingUser;
 pub use content::Content;
@@ -90,6 +90,8 @@ pub struct FactsOptions {
     pub limits: archive::Limits,
     /// Which releases may be opened.
     pub policies: Arc<Policies>,
+    /// Whether only what they admit is listed.
+    pub list_signed: bool,
     /// What of providers was asked for.
     pub providers: ProviderOptions,
     /// What is asked of the signatures of provider registries.
@@ -142,7 +144,7 @@ impl Facts {
             budgets,
         };
         let content = Arc::new(Content::new(fetcher));
-        let (ttl, policies) = (options.tag_ttl, options.policies);
+        let (ttl, policies) = (options.tag_ttl, (options.policies, options.list_signed));
         let tags = Arc::new(Tags::new(sources, ttl, deadline));
         let referrers = Arc::new(ReferrerFacts::new(
             store.clone(),
@@ -153,7 +155,8 @@ impl Facts {
             deadline,
         ));
         let (heard, of_tags) = (referrers.clone(), tags.clone());
-        let gate = Gate::new(policies, manifests.clone(), heard, of_tags, ttl, deadline);
+        let times = (ttl, deadline);
+        let gate = Gate::new(policies, manifests.clone(), heard, of_tags, store.clone(), times);
         Arc::new(Facts {
             tags,
             referrers,
@@ -234,7 +237,16 @@ impl Facts {
     /// fresh for it, however short the time to live.
     pub fn view(&self, since: Instant) -> FactsView<'_> {
         let Facts { registries, names, providers, manifests, tags, .. } = self;
-        FactsView { registries, names, providers, manifests, tags, since, left: Vec::new() }
+        FactsView {
+            registries,
+            names,
+            providers,
+            manifests,
+            tags,
+            since,
+            left: Vec::new(),
+            hidden: None,
+        }
     }
 
     /// Forgets for which documents the `wanted` tags stood, and `named`: what they stand for next is

@@ -24,7 +24,7 @@ pub use constraints::{ConstraintError, Constraints};
 pub use module::ModuleAddr;
 pub use newest::no_such_tag;
 pub use provider::{ProviderAddr, Version, ZipName};
-pub use range::VersionRange;
+pub use range::{VersionRange, version_of};
 pub use staged::ReleasePathError;
 
 use crate::digest::{Digest, DigestError};

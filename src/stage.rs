@@ -397,7 +397,8 @@ impl Stage {
         request: &CommitRequest,
     ) -> Result<Vec<Pushed>, Refusal> {
         let allow_overwrite = self.allow_overwrite || request.allow_overwrite;
-        let options = push::PushOptions { allow_overwrite, signer: self.signer.as_deref() };
+        let options =
+            push::PushOptions { allow_overwrite, signer: self.signer.as_deref(), check: None };
         let progress = request.progress.clone();
         let watch = Watch { stage: Arc::clone(self), root: root.clone(), progress };
         let mut pushed = Vec::new();

@@ -251,6 +251,11 @@ impl Store {
         edges::put(&*self.layout_to_write()?, name, value)
     }
 
+    /// The same for what a power loss must not cost.
+    pub fn put_lasting_edge(&self, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        edges::put_durably(&*self.layout_to_write()?, name, value)
+    }
+
     /// Removes an edge.
     pub fn remove_edge(&self, name: &str) {
         edges::remove(&self.layout(), name);

@@ -7,6 +7,7 @@
 //! INVARIANT: what is not understood admits nothing.
 
 pub mod bundle;
+mod conditions;
 pub mod key;
 pub mod keyless;
 pub mod policy;
@@ -16,6 +17,7 @@ mod syntax;
 pub mod vendor;
 mod verdict;
 
+pub use conditions::ReleaseDates;
 pub use policy::Policy;
 pub use syntax::PolicyError;
 pub use verdict::{Admission, Asked, Evidence, Judgement, NotAdmitted, Policies, Verdict};

@@ -302,6 +302,7 @@ fn file_system(
         deadline: settings.network.deadline,
         limits: settings.limits,
         policies: settings.policies.load()?,
+        list_signed: settings.list_signed,
         providers: settings.providers.options(&mapping, settings.network.offline),
         signatures: origins::signature_policy(settings.require_signature),
     });

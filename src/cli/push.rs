@@ -1,5 +1,7 @@
 //! `tofufs push`: a directory, a zip, or a provider's zips, published without a mount.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -12,12 +14,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use self::check::PolicyCheck;
 use super::access::{self, RegistryAccess};
 use super::args::push::{PushArgs, SendingArgs};
 use super::daemon;
 use super::directories::DirectoryEnvironment;
 use super::network::Network;
 use super::output::{self, CommandError};
+use super::policy::PolicyFiles;
 use super::progress::SharedProgress;
 use super::quantity::Size;
 use super::signing::SigningSetting;
@@ -34,6 +38,7 @@ use crate::stage::directory;
 use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
 use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
 use crate::stage::push::{self, Observer, PushStep, Pushed};
+use crate::stage::sign::ReleaseCheck;
 
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
@@ -63,13 +68,18 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
         return show(&plan, args.json);
     }
     let signer = SigningSetting::new(&args.signing, &environment.base).signer(network.deadline)?;
+    let policies = PolicyFiles::new(&args.policy, &environment.base).load()?;
     let runtime = daemon::runtime()?;
-    let options =
-        push::PushOptions { allow_overwrite: args.allow_overwrite, signer: signer.as_deref() };
     let shown = PushShown(SharedProgress::new("uploaded").map_err(CommandError::failed)?);
     let pushed = runtime.block_on(async {
         // Connections belong to the runtime.
         let upload = target.upload(&network)?;
+        let check = PolicyCheck::new(&policies, &plan, &upload, &network, &environment)?;
+        let options = push::PushOptions {
+            allow_overwrite: args.allow_overwrite,
+            signer: signer.as_deref(),
+            check: check.as_ref().map(|check| check as &dyn ReleaseCheck),
+        };
         let pushing = push::push(&plan, upload.as_ref(), options, &shown);
         tokio::select! {
             pushed = pushing => pushed.map_err(CommandError::failed),

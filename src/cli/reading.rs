@@ -154,6 +154,7 @@ impl Registries {
             deadline: self.network().deadline,
             limits: self.limits,
             policies: Arc::clone(&self.policies),
+            list_signed: false,
             providers: facts::ProviderOptions::default(),
             signatures: SignaturePolicy::default(),
         })
@@ -214,6 +215,7 @@ impl Registries {
             deadline: self.network().deadline,
             limits: self.limits,
             policies: Arc::clone(&self.policies),
+            list_signed: false,
             providers: facts::ProviderOptions::default(),
             signatures: SignaturePolicy::default(),
         }))

@@ -38,6 +38,8 @@ pub struct MountSettings {
     pub providers: ProviderSettings,
     /// Which releases may be opened.
     pub policies: PolicyFiles,
+    /// Whether only what they admit is listed.
+    pub list_signed: bool,
     /// Who signs what is committed.
     pub signing: SigningSetting,
     /// Whether releases of provider registries need a signature wherever they come from.
@@ -109,6 +111,7 @@ impl MountSettings {
             },
             providers: ProviderSettings::new(&args.providers, base),
             policies: PolicyFiles::new(&args.policy, base),
+            list_signed: args.list_signed,
             signing: SigningSetting::new(&args.signing, base),
             require_signature: args.providers.require_signature,
             limits: args.archives.limits(),

@@ -150,6 +150,9 @@ impl BundlePlan {
             }
         }
         carried.blobs.extend(speaking.blobs);
+        for (tag, digest) in speaking.tags {
+            carried.roots.entry(digest).or_default().insert(tag);
+        }
         carried.blobs.extend(graph.blobs);
         carried.roots.entry(root).or_default().extend(tags);
     }

@@ -479,8 +479,36 @@ impl Copy<'_> {
         let sent = self.blobs(artifact, blobs.map(|(_, blob)| blob), to).await?;
         for manifest in &speaking.manifests {
             self.attach(&artifact.to, manifest, to).await?;
+            let tags = speaking.tags.iter().filter(|(_, digest)| **digest == manifest.digest);
+            for (tag, _) in tags {
+                self.tagged(&artifact.to, manifest, tag, to).await?;
+            }
         }
         Ok(sent)
+    }
+
+    /// Has what speaks about a release stand under the tag by which it is found. Other signatures
+    /// that stand there are not lost.
+    async fn tagged(
+        &self,
+        repo: &Repo,
+        manifest: &Manifest,
+        tag: &Tag,
+        to: &dyn Upload,
+    ) -> Result<(), CopyError> {
+        let selector = Selector::Tag(tag.clone());
+        let there = match to.present(&repo.name, &selector).await {
+            Err(e) if e.failure == Failure::Absent => None,
+            there => there?,
+        };
+        match there {
+            Some(there) if there == manifest.digest => {}
+            Some(there) if !self.allow_overwrite => {
+                tracing::warn!("{}: other signatures ({there}) stay there", repo.at(selector));
+            }
+            _ => to.put_manifest(&repo.name, &selector, manifest).await?,
+        }
+        Ok(())
     }
 
     /// Has a manifest that speaks about another one listed as doing so.

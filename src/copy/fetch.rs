@@ -113,7 +113,7 @@ pub async fn referrers(
         let (facts, mut objects) = (origins.facts(&artifact.repo.host)?, BTreeSet::new());
         if wanted != CarriedReferrers::None {
             let (repo, subjects) = (&artifact.repo, artifact.manifests());
-            let found = speaking(&facts, repo, &subjects, wanted).await?;
+            let found = speaking(&facts, repo, artifact.digest, &subjects, wanted).await?;
             for blob in found.blobs.values() {
                 facts.referrers().blob(repo, blob).await?;
             }

@@ -1,17 +1,19 @@
 //! All that a manifest names, down to the blobs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::facts::Facts;
 use crate::failure::{Failure, Refusal};
-use crate::name::{Repo, Selector};
-use crate::oci::referrer::is_bundle;
+use crate::name::{Repo, Selector, Tag};
+use crate::oci::referrer::{is_bundle, signature_tag};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 
 /// The most manifests of one artifact: one more than an index may name.
 const MANIFESTS_MAX: usize = crate::oci::INDEX_ENTRIES_MAX + 1;
+/// The most manifests that speak about one artifact, or about each other.
+const SPEAKING_MAX: usize = 10_000;
 
 /// A manifest and what it names.
 #[derive(Clone, Default, Debug)]
@@ -31,6 +33,8 @@ pub struct ReferrerGraph {
     pub manifests: Vec<Arc<Manifest>>,
     /// Their configs and layers, each once.
     pub blobs: BTreeMap<Digest, Descriptor>,
+    /// The tags under which some of them are found: those of cosign 2.
+    pub tags: BTreeMap<Tag, Digest>,
 }
 
 impl Graph {
@@ -98,37 +102,82 @@ pub async fn graph(
     }
     if referrers != CarriedReferrers::None {
         let subjects: Vec<Digest> = graph.manifests.iter().map(|m| m.digest).collect();
-        graph.referrers = speaking(facts, repo, &subjects, referrers).await?;
+        graph.referrers = speaking(facts, repo, root, &subjects, referrers).await?;
     }
     Ok(graph)
 }
 
-/// What speaks about any of `subjects`. Blobs are not fetched.
+/// What speaks about any of `subjects`, and what speaks about that; of `root` also the signatures
+/// that cosign 2 keeps under a tag. Blobs are not fetched.
 ///
 /// # Errors
-/// A list or a manifest cannot be had.
+/// A list or a manifest cannot be had, or there are too many.
 pub async fn speaking(
     facts: &Arc<Facts>,
     repo: &Repo,
+    root: Digest,
     subjects: &[Digest],
     wanted: CarriedReferrers,
 ) -> Result<ReferrerGraph, Refusal> {
     let mut speaking = ReferrerGraph::default();
     let mut seen: BTreeSet<Digest> = subjects.iter().copied().collect();
-    for subject in subjects {
-        for manifest in facts.referrers().all(repo, *subject).await? {
+    let mut pending: VecDeque<Digest> = subjects.iter().copied().collect();
+    while let Some(subject) = pending.pop_front() {
+        let found = facts.referrers().all(repo, subject).await?;
+        if subject == root && found.is_empty() {
+            speaking.add_tagged(facts, repo, root).await?;
+        }
+        for manifest in found {
             let is_signature = manifest.kind().is_some_and(|kind| is_bundle(&kind));
             if wanted == CarriedReferrers::Signatures && !is_signature
                 || !seen.insert(manifest.digest)
             {
                 continue;
             }
-            let about =
-                |e: crate::oci::DocumentError| e.about(repo.at(Selector::Digest(manifest.digest)));
-            let blobs = manifest.blobs().map_err(about)?;
-            speaking.blobs.extend(blobs.into_iter().map(|blob| (blob.digest, blob)));
-            speaking.manifests.push(manifest);
+            pending.push_back(manifest.digest);
+            speaking.add(repo, manifest)?;
+        }
+        if speaking.manifests.len() > SPEAKING_MAX {
+            let rule = format!("more than {SPEAKING_MAX} manifests speak about it");
+            return Err(Refusal::new(Failure::TooLarge, repo.at(Selector::Digest(root)), rule));
         }
     }
     Ok(speaking)
+}
+
+impl ReferrerGraph {
+    fn add(&mut self, repo: &Repo, manifest: Arc<Manifest>) -> Result<(), Refusal> {
+        let about =
+            |e: crate::oci::DocumentError| e.about(repo.at(Selector::Digest(manifest.digest)));
+        let blobs = manifest.blobs().map_err(about)?;
+        self.blobs.extend(blobs.into_iter().map(|blob| (blob.digest, blob)));
+        self.manifests.push(manifest);
+        Ok(())
+    }
+
+    /// The signatures that cosign 2 left, where there are some.
+    async fn add_tagged(
+        &mut self,
+        facts: &Arc<Facts>,
+        repo: &Repo,
+        root: Digest,
+    ) -> Result<(), Refusal> {
+        let tag = signature_tag(&root);
+        let digest = match facts.tags().resolve(&repo.at(Selector::Tag(tag.clone()))).await {
+            Ok(digest) => digest,
+            // What no registry is asked for is not there; and of one that is away the last answer
+            // counts, as with lists.
+            Err(e) if matches!(e.failure, Failure::Absent | Failure::Offline) => return Ok(()),
+            Err(e)
+                if e.failure.is_outage() && facts.referrers().kept(repo, root).await.is_some() =>
+            {
+                tracing::warn!("{repo}@{root}: whether cosign 2 signed it is not known: {e}");
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        self.add(repo, facts.manifests().get(repo, digest).await?)?;
+        self.tags.insert(tag, digest);
+        Ok(())
+    }
 }

@@ -21,7 +21,7 @@ pub struct HashedPlatform {
     pub zip: Descriptor,
     /// `zh:`, the digest of the zip.
     pub zh: PackageHash,
-    /// `h1:` of the unpacked package, where it is annotated.
+    /// `h1:` of the unpacked package, where it is annotated by who is asked to vouch for it.
     pub h1: Option<PackageHash>,
 }
 
@@ -37,13 +37,14 @@ pub async fn of_release(
     platforms: &[Platform],
 ) -> Result<Vec<HashedPlatform>, Refusal> {
     let targets = targets(facts, repo, digest, platforms).await?;
+    let is_vouched_for = !facts.gate().admits_zips_alone(repo);
     let hashed = targets.iter().map(|target| async move {
         let TargetPackage { manifest, archive: zip } =
             facts.manifests().target(repo, target).await?;
         let of_entry = target.manifest().map(|entry| &entry.annotations);
         let of_manifest = manifest.as_ref().map(|manifest| &manifest.annotations);
         let places = [of_entry, of_manifest, Some(&zip.annotations)];
-        let h1 = places.into_iter().flatten().find_map(annotated);
+        let h1 = places.into_iter().flatten().find_map(annotated).filter(|_| is_vouched_for);
         Ok(HashedPlatform {
             platform: target.platform.clone(),
             zh: PackageHash::of_zip(&zip.digest.hex()),

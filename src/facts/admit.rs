@@ -9,6 +9,8 @@
 //! INVARIANT: what could not be found out admits nothing, and is no refusal either.
 
 pub mod admitted;
+mod dates;
+mod listed;
 mod vendors;
 
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use self::admitted::Admitted;
+pub use self::listed::HiddenTags;
+use self::listed::{LISTED_MAX, ListedKey};
 use self::vendors::VendorEvidence;
 pub use self::vendors::{WantedTargets, signed_sums};
 use super::error::lost;
@@ -28,11 +32,11 @@ use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
-use crate::moment::Moment;
-use crate::name::{Platform, Reference, Repo, Selector, Tag};
-use crate::oci::referrer::is_bundle;
+use crate::name::{Platform, Reference, Repo, Selector};
+use crate::oci::referrer::{is_bundle, signature_tag};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
-use crate::trust::bundle::{BUNDLE_MAX, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SignedStatement};
+use crate::store::Store;
+use crate::trust::bundle::{BUNDLE_MAX, HINT, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SignedStatement};
 use crate::trust::{Admission, Asked, Evidence, Judgement, Policies, Verdict};
 
 /// How many verdicts are kept.
@@ -56,26 +60,33 @@ pub struct Gate {
     manifests: Arc<Manifests>,
     referrers: Arc<ReferrerFacts>,
     tags: Arc<Tags>,
+    store: Arc<Store>,
     verdicts: Mutex<Bounded<Key, GivenVerdict>>,
+    /// Whether what policies refuse is not listed, and what of it is known.
+    lists_signed: bool,
+    listed: Mutex<Bounded<ListedKey, bool>>,
     flights: Flights<Key, Verdict, Refusal>,
     ttl: Duration,
 }
 
 impl Gate {
     pub(super) fn new(
-        policies: Arc<Policies>,
+        (policies, lists_signed): (Arc<Policies>, bool),
         manifests: Arc<Manifests>,
         referrers: Arc<ReferrerFacts>,
         tags: Arc<Tags>,
-        ttl: Duration,
-        linger: Duration,
+        store: Arc<Store>,
+        (ttl, linger): (Duration, Duration),
     ) -> Gate {
         Gate {
             policies: RwLock::new((policies, 0)),
             manifests,
             referrers,
             tags,
+            store,
             verdicts: Mutex::new(Bounded::counted(VERDICTS_MAX)),
+            lists_signed,
+            listed: Mutex::new(Bounded::counted(LISTED_MAX)),
             flights: Flights::new(linger, |_| lost()),
             ttl,
         }
@@ -92,6 +103,13 @@ impl Gate {
     /// Forgets refusals.
     pub(super) fn forget(&self) {
         self.verdicts.lock().clear();
+        self.listed.lock().clear();
+    }
+
+    /// Whether zips of a repository may be admitted by what their vendor signed. It signed nothing of
+    /// what manifests say of a package besides, as its `h1:` hash.
+    pub fn admits_zips_alone(&self, repo: &Repo) -> bool {
+        self.policies.read().0.ask_vendors(repo)
     }
 
     /// Whether anything is asked of releases.
@@ -237,7 +255,7 @@ impl Gate {
         }
         let (gate, at) = (self.clone(), key.clone());
         let load = move || async move {
-            let verdict = gate.look(&asked, &policies).await?;
+            let verdict = gate.look(&asked, &policies, false).await?;
             let given = GivenVerdict { verdict: verdict.clone(), at: Instant::now() };
             gate.verdicts.lock().put(at, given);
             Ok(verdict)
@@ -245,26 +263,44 @@ impl Gate {
         self.flights.join(key, load).await
     }
 
-    /// Looks for evidence: in the cache first, which costs nothing, then where it is.
-    async fn look(&self, asked: &Asked, policies: &Policies) -> Result<Verdict, Refusal> {
-        if let Some(verdict) = policies.judge(asked).settled() {
+    /// Looks for evidence: in the cache first, which costs nothing, then where it is; `once`, only
+    /// where the cache does not know that it was looked for before.
+    async fn look(
+        &self,
+        asked: &Asked,
+        policies: &Policies,
+        once: bool,
+    ) -> Result<Verdict, Refusal> {
+        let dates = self.dates(asked, policies).await?;
+        let begun = policies.judge(asked, dates);
+        if let Some(verdict) = begun.settled() {
             return Ok(verdict);
         }
-        let places: Vec<Repo> =
-            [asked.repo.clone()].into_iter().chain(policies.judge(asked).places()).collect();
+        let places: Vec<Repo> = [asked.repo.clone()].into_iter().chain(begun.places()).collect();
         let vendors = self.vendor_evidence(asked).await;
-        let mut search = Search::new(self, asked, policies, &vendors);
+        let mut search = Search::new(self, asked, begun, &vendors);
+        let mut was_listed = true;
         for place in &places {
             if let Some(admission) = search.judgement.admission() {
                 return Ok(Ok(admission));
             }
-            let kept = self.referrers.kept(place, asked.digest).await.unwrap_or_default();
-            if let Some(admission) = search.through(place, kept).await {
+            let kept = self.referrers.kept(place, asked.digest).await;
+            was_listed &= kept.is_some();
+            let found = match kept.unwrap_or_default() {
+                none if none.is_empty() => search.kept_legacy(place).await,
+                kept => search.through(place, kept).await,
+            };
+            if let Some(admission) = found {
                 return Ok(Ok(admission));
             }
         }
-        let mut search = Search::new(self, asked, policies, &vendors);
-        for place in places.iter().filter(|_| policies.judge(asked).wants_statements()) {
+        if once && was_listed && search.lacking.is_none() {
+            return Ok(Err(search.judgement.refusal()));
+        }
+        let begun = policies.judge(asked, dates);
+        let wants_statements = begun.wants_statements();
+        let mut search = Search::new(self, asked, begun, &vendors);
+        for place in places.iter().filter(|_| wants_statements) {
             let said = self.referrers.of(place, asked.digest).await;
             let is_empty = said.entries.is_empty();
             search.lacks(said.unheard.clone());
@@ -339,12 +375,11 @@ impl<'a> Search<'a> {
     fn new(
         gate: &'a Gate,
         asked: &'a Asked,
-        policies: &'a Policies,
+        mut judgement: Judgement<'a>,
         vendors: &VendorEvidence,
     ) -> Search<'a> {
-        let (mut judgement, now) = (policies.judge(asked), Moment::now());
         for (package, sums) in &vendors.found {
-            judgement.add_sums(sums, package, now);
+            judgement.add_sums(sums, package);
         }
         Search { gate, asked, judgement, tried: 0, lacking: vendors.lacking.clone() }
     }
@@ -353,10 +388,15 @@ impl<'a> Search<'a> {
         self.lacking = self.lacking.take().or(why);
     }
 
-    /// Looks at what a list names, what it calls a signature first.
+    /// Looks at what a list names: what it says to be by a key that is wanted first, then what it
+    /// calls a signature, else in its order.
     async fn through(&mut self, repo: &Repo, mut list: Vec<Descriptor>) -> Option<Admission> {
+        let hints = self.judgement.hints();
         let claims = |entry: &Descriptor| entry.artifact_type.as_deref().is_some_and(is_bundle);
-        list.sort_by_key(|entry| !claims(entry));
+        let is_hinted = |entry: &Descriptor| {
+            entry.annotations.get(HINT).is_some_and(|hint| hints.contains(hint))
+        };
+        list.sort_by_cached_key(|entry| (!is_hinted(entry), !claims(entry)));
         for entry in &list {
             let referrers = &self.gate.referrers;
             let manifest = match referrers.manifest(repo, self.asked.digest, entry).await {
@@ -408,12 +448,18 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// The same as they were when they were looked for last.
+    async fn kept_legacy(&mut self, repo: &Repo) -> Option<Admission> {
+        let tag = signature_tag(&self.asked.digest);
+        let digest = self.gate.tags.remembered_binding(repo, &tag).await?;
+        let manifest = self.gate.manifests.get(repo, digest).await.ok()?;
+        self.hear(repo, &manifest).await
+    }
+
     /// Signatures as cosign 2 stores them, under a tag. Looked for only where a registry has said
     /// that nothing speaks about the release.
     async fn legacy(&mut self, repo: &Repo) -> Option<Admission> {
-        let tag = format!("{}.sig", crate::oci::referrer::referrers_tag(&self.asked.digest));
-        let tag: Tag = tag.parse().ok()?;
-        let reference = repo.at(Selector::Tag(tag));
+        let reference = repo.at(Selector::Tag(signature_tag(&self.asked.digest)));
         let manifest = match self.gate.tags.resolve(&reference).await {
             Ok(digest) => self.gate.manifests.get(repo, digest).await,
             Err(e) if e.failure == Failure::Absent => return None,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::admit::HiddenTags;
 use super::manifests::Manifests;
 use super::names::KnownNames;
 use super::providers::Providers;
@@ -29,6 +30,8 @@ pub struct FactsView<'a> {
     pub(super) since: Instant,
     /// See [`FactsView::without`].
     pub(super) left: Vec<Left>,
+    /// See [`FactsView::hiding`].
+    pub(super) hidden: Option<Arc<HiddenTags>>,
 }
 
 impl FactsView<'_> {
@@ -36,6 +39,12 @@ impl FactsView<'_> {
     /// before.
     pub fn without(mut self, left: &[Left]) -> Self {
         self.left = left.to_vec();
+        self
+    }
+
+    /// The same, without these tags in any list.
+    pub fn hiding(mut self, hidden: &Arc<HiddenTags>) -> Self {
+        self.hidden = Some(hidden.clone()).filter(|hidden| !hidden.is_empty());
         self
     }
 
@@ -68,7 +77,14 @@ impl KnownFacts for FactsView<'_> {
     type Error = Refusal;
 
     fn tags(&self, repo: &Repo) -> Fact<Arc<Vec<Tag>>, Refusal> {
-        self.fact(&Need::Tags(repo.clone()), TagAnswer::tags)
+        let tags = self.fact(&Need::Tags(repo.clone()), TagAnswer::tags);
+        match (tags, &self.hidden) {
+            (Fact::Is(tags), Some(hidden)) => {
+                let is_shown = |tag: &&Tag| !hidden.contains(&(repo.clone(), (*tag).clone()));
+                Fact::Is(Arc::new(tags.iter().filter(is_shown).cloned().collect()))
+            }
+            (tags, _) => tags,
+        }
     }
 
     fn catalog(&self, host: &Host) -> Fact<Arc<Vec<RepoName>>, Refusal> {

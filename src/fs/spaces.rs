@@ -18,7 +18,7 @@ use super::node::{InodeNode, ProviderView, ReleaseNode};
 use super::referrer::{self, ReferrerPlace};
 use super::staging::{self, StagingArea};
 use crate::digest::Digest;
-use crate::facts::Facts;
+use crate::facts::{Facts, HiddenTags};
 use crate::failure::{Failure, Refusal, Subject};
 use crate::name::{Component, Host, Reference, RepoName, Selector, Tag};
 use crate::tree::providers::ProviderDirectory;
@@ -133,8 +133,15 @@ impl Spaces {
         if let Some(nested) = self.staged_space(space, text) {
             return Ok(Looked::Found(RegistryEntry::Space(nested)));
         }
+        let mut hidden: Arc<HiddenTags> = Arc::default();
         loop {
-            match registry::lookup(space, &component, &self.facts.view(since)) {
+            match registry::lookup(space, &component, &self.facts.view(since).hiding(&hidden)) {
+                Step::Edge(RegistryEntry::Link { target, repo }) => {
+                    match self.hidden_target(space, &target).await {
+                        Some(tag) => drop(Arc::make_mut(&mut hidden).insert((repo, tag))),
+                        None => return Ok(Looked::Found(RegistryEntry::Link { target, repo })),
+                    }
+                }
                 Step::Edge(entry) => return Ok(Looked::Found(entry)),
                 Step::Absent => return Ok(Looked::Absent(self.absent_ttl())),
                 Step::Need(need) => self.facts.tags().load(need).await?,
@@ -151,6 +158,15 @@ impl Spaces {
                 }
             }
         }
+    }
+
+    /// The tag to which a link of `space` leads, if it is one that is not listed.
+    async fn hidden_target(&self, space: &RegistrySpace, target: &str) -> Option<Tag> {
+        let reference = space.spelled(&Component::parse(target))?;
+        let Selector::Tag(tag) = reference.selector else { return None };
+        let tags = std::slice::from_ref(&tag);
+        let hidden = self.facts.gate().hidden(&reference.repo, tags, &|_| true).await;
+        (!hidden.is_empty()).then_some(tag)
     }
 
     /// Whether a tag's manifest is refused. Then it exists: it can be stat'ed, and entering it
@@ -247,6 +263,12 @@ impl Spaces {
             let step = registry::list(space, &self.facts.view(since));
             match step {
                 Step::Edge(mut entries) => {
+                    if let Some(repo) = space.repo().filter(|_| self.facts.gate().hides()) {
+                        let tags: Vec<Tag> = entries.values().filter_map(tag_of).cloned().collect();
+                        let hidden = self.facts.gate().hidden(&repo, &tags, &|_| true).await;
+                        let is_shown = |tag: &Tag| !hidden.contains(&(repo.clone(), tag.clone()));
+                        entries.retain(|_, entry| tag_of(entry).is_none_or(is_shown));
+                    }
                     // As in a lookup: what is staged stands before a tag.
                     let staged = self.staged_in(space).into_iter();
                     entries.extend(staged.map(|(name, space)| (name, RegistryEntry::Space(space))));
@@ -297,6 +319,14 @@ impl Spaces {
             _ => of_list,
         };
         (before, ttl)
+    }
+}
+
+/// The tag that an entry of its repository is.
+fn tag_of(entry: &RegistryEntry) -> Option<&Tag> {
+    match entry {
+        RegistryEntry::Release(Reference { selector: Selector::Tag(tag), .. }) => Some(tag),
+        _ => None,
     }
 }
 

@@ -22,11 +22,11 @@ use super::plugin_cache;
 use crate::artifact::{Release, Target, annotated_h1};
 use crate::bounded::Bounded;
 use crate::digest::Digest;
-use crate::facts::{Awaited, Facts, FactsView, Left, TargetPackage};
+use crate::facts::{Awaited, Facts, FactsView, HiddenTags, Left, TargetPackage};
 use crate::failure::{Failure, Refusal};
 use crate::name::{ProviderAddr, Reference, Repo, Selector, Tag, Version};
 use crate::tree::providers::{self, Offered, ProviderDirectory, ProviderEntry, ProviderListing};
-use crate::tree::{Need, Step, mirror, plugins};
+use crate::tree::{Fact, KnownFacts as _, Need, Step, mirror, plugins};
 
 /// How many documents of single versions are kept, so that they are listed.
 const DOCUMENTS_MAX: usize = 4096;
@@ -92,8 +92,9 @@ impl Views {
                 return Ok(Looked::Absent(Duration::ZERO));
             }
         }
+        let mut hidden: Option<Arc<HiddenTags>> = None;
         loop {
-            let known = self.facts.view(since);
+            let known = self.facts.view(since).hiding(&hidden.clone().unwrap_or_default());
             let step = match view {
                 ProviderView::Plugins | ProviderView::PluginCache => {
                     plugins::lookup(dir, name, &known)
@@ -101,6 +102,10 @@ impl Views {
                 ProviderView::Mirror => mirror::lookup(dir, name, &known),
             };
             match step {
+                // The list of versions.
+                Step::Edge(ProviderEntry::Versions(_)) if hidden.is_none() => {
+                    hidden = Some(Arc::new(self.hidden(dir, since).await));
+                }
                 Step::Edge(entry) => {
                     // Of one that a catalog lists the tags may be known only further down.
                     if let ProviderEntry::Dir(
@@ -183,6 +188,7 @@ impl Views {
         let TargetPackage { manifest, archive } =
             self.facts.manifests().target(repo, target).await?;
         let h1 = manifest
+            .filter(|_| !self.facts.gate().admits_zips_alone(repo))
             .and_then(|manifest| annotated_h1(Some(entry), &manifest, &archive).map(str::to_owned));
         Ok(h1.into_iter().chain([zh(archive.digest)]).collect())
     }
@@ -217,7 +223,13 @@ impl Views {
         }
         let taken: BTreeSet<String> = entries.iter().map(|(name, _)| name.clone()).collect();
         let mut left: Vec<Left> = Vec::new();
-        let listing = match self.listed(view, dir, since, &mut left).await? {
+        let shown = Arc::default();
+        let mut listing = self.listed(view, dir, since, &mut left, &shown).await?;
+        let hidden = Arc::new(self.hidden(dir, since).await);
+        if !hidden.is_empty() {
+            listing = self.listed(view, dir, since, &mut left, &hidden).await?;
+        }
+        let listing = match listing {
             None if !is_there => return Err(FsError::plain(Errno::ENOENT)),
             None => ProviderListing { entries: BTreeMap::new(), error: None },
             Some(listing) => listing,
@@ -235,7 +247,7 @@ impl Views {
             entries.push((name, Arc::new(node)));
         }
         if let ProviderDirectory::Provider(provider) = dir {
-            let known = self.facts.view(since).without(&left);
+            let known = self.facts.view(since).without(&left).hiding(&hidden);
             self.facts.providers().note(provider, &known);
             if view == ProviderView::Mirror {
                 entries.extend(self.rendered(dir, provider, &known));
@@ -254,9 +266,10 @@ impl Views {
         dir: &ProviderDirectory,
         since: Instant,
         left: &mut Vec<Left>,
+        hidden: &Arc<HiddenTags>,
     ) -> Result<Option<ProviderListing<Refusal>>, FsError> {
         loop {
-            let known = self.facts.view(since).without(left);
+            let known = self.facts.view(since).without(left).hiding(hidden);
             let step = match view {
                 ProviderView::Plugins | ProviderView::PluginCache => plugins::list(dir, &known),
                 ProviderView::Mirror => mirror::list(dir, &known),
@@ -273,6 +286,25 @@ impl Views {
                 }
             }
         }
+    }
+
+    /// The versions of a provider that are not listed: what policies refuse, where only what is
+    /// signed is.
+    async fn hidden(&self, dir: &ProviderDirectory, since: Instant) -> HiddenTags {
+        let mut hidden = HiddenTags::default();
+        let ProviderDirectory::Provider(provider) = dir else { return hidden };
+        if !self.facts.gate().hides() {
+            return hidden;
+        }
+        let repos = self.facts.view(since).repos(provider).unwrap_or_default();
+        let is_shown = |target: &Target| self.facts.providers().assumes(&target.platform);
+        for repo in repos {
+            let Fact::Is(tags) = self.facts.view(since).tags(&repo) else { continue };
+            let versions: Vec<Tag> =
+                tags.iter().filter(|tag| Version::of_tag(tag).is_some()).cloned().collect();
+            hidden.extend(self.facts.gate().hidden(&repo, &versions, &is_shown).await);
+        }
+        hidden
     }
 
     /// The documents of single versions that were rendered and whose version is still there.

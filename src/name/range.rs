@@ -31,7 +31,8 @@ impl VersionRange {
     }
 }
 
-fn version_of(tag: &Tag) -> Option<Version> {
+/// The version for which a tag stands; a `v` may come before it.
+pub fn version_of(tag: &Tag) -> Option<Version> {
     match tag.as_str().strip_prefix('v') {
         Some(rest) => Version::of_tag(&rest.parse().ok()?),
         None => Version::of_tag(tag),

@@ -38,6 +38,12 @@ pub fn referrers_tag(subject: &Digest) -> Tag {
     tag.unwrap_or_else(|_| unreachable!("an algorithm's name and digits make a tag"))
 }
 
+/// The tag under which cosign 2 keeps the signatures of `subject`.
+pub fn signature_tag(subject: &Digest) -> Tag {
+    let tag = format!("{}.sig", referrers_tag(subject)).parse();
+    tag.unwrap_or_else(|_| unreachable!("a tag that is 100 characters long at most"))
+}
+
 impl Tag {
     /// Whether it is a list of referrers, or a signature, attestation or bill of materials as they
     /// were attached before there were such lists: nothing that anybody published by this name.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, PlannedPlatform, ReleasePlan};
-use super::sign::ReleaseSigner;
+use super::sign::{ReleaseCheck, ReleaseSigner};
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release, Target};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
@@ -47,6 +47,8 @@ pub struct PushOptions<'a> {
     pub allow_overwrite: bool,
     /// Who signs each release, before its tag makes it visible.
     pub signer: Option<&'a dyn ReleaseSigner>,
+    /// Who is asked whether it may be opened, before its tag makes it visible.
+    pub check: Option<&'a dyn ReleaseCheck>,
 }
 
 /// A tag that stands for what was pushed.
@@ -239,7 +241,7 @@ impl ReleasePush<'_> {
     async fn provider(&mut self, tag: &Tag) -> Result<Digest, Refusal> {
         let there = self.present(tag).await?;
         if let Merged::Same(digest) = self.merged(tag, there).await? {
-            if self.options.signer.is_some() {
+            if self.options.signer.is_some() || self.options.check.is_some() {
                 self.sign(tag, &self.manifest(digest).await?).await?;
             }
             return Ok(digest);
@@ -292,14 +294,18 @@ impl ReleasePush<'_> {
         Err(self.lost(tag, ours, before))
     }
 
-    /// Has the release signed, once for each of its tags.
+    /// Has the release signed, and asks whether it may be opened then, once for each of its tags.
     async fn sign(&self, tag: &Tag, manifest: &Manifest) -> Result<(), Refusal> {
-        let (digest, Some(signer)) = (manifest.digest, self.options.signer) else { return Ok(()) };
+        let (digest, repo) = (manifest.digest, &self.plan.repo);
         if self.signed.lock().contains(&(tag.clone(), digest)) {
             return Ok(());
         }
-        let subject = manifest.descriptor();
-        signer.sign(self.upload, &self.plan.repo, &subject, Some(tag)).await?;
+        if let Some(signer) = self.options.signer {
+            signer.sign(self.upload, repo, &manifest.descriptor(), Some(tag)).await?;
+        }
+        if let Some(check) = self.options.check {
+            check.check(repo, tag, digest).await?;
+        }
         self.signed.lock().insert((tag.clone(), digest));
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::name::{Repo, Selector, Tag};
 use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::registry::Upload;
-use crate::trust::bundle::{BUNDLE, SignedStatement};
+use crate::trust::bundle::{BUNDLE, HINT, SignedStatement};
 use crate::trust::signing::SigningKey;
 use crate::trust::statement::{SIGNED, Statement};
 
@@ -31,6 +31,16 @@ pub trait ReleaseSigner: Send + Sync {
         subject: &Descriptor,
         tag: Option<&Tag>,
     ) -> Result<(), Refusal>;
+}
+
+/// Who says whether a release may be opened.
+#[async_trait]
+pub trait ReleaseCheck: Send + Sync {
+    /// Looks at what is in the registry by digest, with what speaks about it.
+    ///
+    /// # Errors
+    /// It may not, or that cannot be told.
+    async fn check(&self, repo: &Repo, tag: &Tag, digest: Digest) -> Result<(), Refusal>;
 }
 
 /// A key on this machine.
@@ -61,6 +71,7 @@ impl ReleaseSigner for KeySigner {
         let annotations = BTreeMap::from([
             ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
             ("dev.sigstore.bundle.predicateType".to_owned(), SIGNED.to_owned()),
+            (HINT.to_owned(), public.hint()),
         ]);
         let attachment =
             Attachment { kind: BUNDLE.to_owned(), title: None, bytes: bundle.into(), annotations };

@@ -16,6 +16,8 @@ use crate::oci::strict;
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 /// The largest bundle that is read, in bytes.
 pub const BUNDLE_MAX: u64 = 1 << 20;
+/// The annotation of a signature's manifest that hints at the key, so that lists tell it.
+pub const HINT: &str = "org.tofufs.key";
 /// Media type of a layer with a "simple signing" document.
 pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// The annotation of such a layer that holds the signature.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hcl_edit::Span as _;
 use hcl_edit::structure::{Attribute, Block, Structure};
 
+use super::conditions::{AllowedVersions, Conditions, MinAge};
 use super::key::PublicKey;
 use super::keyless::{SubjectPattern, TrustedRoots, WantedIdentity, claim};
 use super::statement::SIGNED;
@@ -51,6 +52,14 @@ pub(super) enum SignedBy {
 }
 
 impl Signer {
+    /// Its keys that sign statements.
+    pub fn keys(&self) -> &[PublicKey] {
+        match &self.by {
+            SignedBy::Keys(keys, _) => keys,
+            SignedBy::Identity(..) | SignedBy::Vendor(_) => &[],
+        }
+    }
+
     /// Whether it signs single packages instead of releases.
     pub fn is_vendor(&self) -> bool {
         matches!(self.by, SignedBy::Vendor(_))
@@ -64,6 +73,8 @@ pub(super) struct Scope {
     /// Where it stands in the policy.
     pub line: usize,
     pub rule: ScopeRule,
+    /// What counts for all that it admits.
+    pub conditions: Conditions,
 }
 
 /// A registry, or what lies at and below a name in it.
@@ -243,10 +254,11 @@ impl Policy {
             None => format!("{name}: no scope; refused by default"),
             Some(scope) => {
                 let at = format!("{name}:{} (scope {})", scope.line, scope.place);
-                match &scope.rule {
-                    ScopeRule::Accepts => format!("{at}: accepts anything"),
-                    ScopeRule::Wants(wanted) => format!("{at}: wants {}", wanted.in_words()),
-                }
+                let rule = match &scope.rule {
+                    ScopeRule::Accepts => "accepts anything".to_owned(),
+                    ScopeRule::Wants(wanted) => format!("wants {}", wanted.in_words()),
+                };
+                format!("{at}: {rule}{}", scope.conditions)
             }
         }
     }
@@ -267,6 +279,18 @@ impl Policy {
             SignedBy::Identity(_, roots) => Some(&**roots),
             SignedBy::Vendor(_) => None,
         })
+    }
+
+    /// Whether it asks how long something in a repository has been out.
+    pub(super) fn asks_age(&self, repo: &Repo) -> bool {
+        self.scope(repo).is_some_and(|scope| scope.conditions.min_age.is_some())
+    }
+
+    /// The same, whatever has been out how long.
+    pub(super) fn without_ages(&self) -> Policy {
+        let mut policy = self.clone();
+        policy.scopes.iter_mut().for_each(|scope| scope.conditions.min_age = None);
+        policy
     }
 
     /// How many scopes and signers it has.
@@ -410,7 +434,11 @@ const SCOPE: &[&str] = &[
     "bind",
     "signed_prefix",
     "evidence",
+    "min_age",
+    "versions",
 ];
+/// What may stand in any scope.
+const CONDITIONS: [&str; 2] = ["min_age", "versions"];
 
 fn read_scope(
     text: &PolicyText<'_>,
@@ -424,12 +452,15 @@ fn read_scope(
         return text.error(line, format!("{of} is no HOST[:PORT] or HOST[:PORT]/NAME"));
     };
     let found = text.attributes(&block.body, SCOPE, &of)?;
+    let conditions = read_conditions(text, &found)?;
     if let Some(accepts) = found.get("insecure_accept_anything") {
-        if found.len() > 1 || !text.boolean(*accepts)? {
-            let rule = "insecure_accept_anything = true stands alone in its scope";
+        let others = found.keys().filter(|name| !CONDITIONS.contains(name)).count();
+        if others > 1 || !text.boolean(*accepts)? {
+            let rule = "insecure_accept_anything = true stands alone in its scope, or beside \
+                        min_age and versions";
             return text.error(accepts.1, rule);
         }
-        return Ok(Scope { place, line, rule: ScopeRule::Accepts });
+        return Ok(Scope { place, line, rule: ScopeRule::Accepts, conditions });
     }
     let strings = |name: &str| match found.get(name) {
         Some(attribute) => text.strings(*attribute),
@@ -460,7 +491,28 @@ fn read_scope(
         None => None,
     };
     let wanted = Wanted { any, all, digests, bind, signed_prefix, evidence };
-    Ok(Scope { place, line, rule: ScopeRule::Wants(wanted) })
+    Ok(Scope { place, line, rule: ScopeRule::Wants(wanted), conditions })
+}
+
+fn read_conditions(
+    text: &PolicyText<'_>,
+    found: &BTreeMap<&str, (&Attribute, usize)>,
+) -> Result<Conditions, PolicyError> {
+    let mut conditions = Conditions::default();
+    if let Some(attribute) = found.get("min_age") {
+        match MinAge::parse(&text.string(*attribute)?) {
+            Some(age) => conditions.min_age = Some(age),
+            None => {
+                let rule = "min_age is a whole number with s, m, h or d, as in \"7d\"";
+                return text.error(attribute.1, rule);
+            }
+        }
+    }
+    if let Some(attribute) = found.get("versions") {
+        let versions = AllowedVersions::parse(&text.string(*attribute)?);
+        conditions.versions = Some(versions.or_else(|rule| text.error(attribute.1, rule))?);
+    }
+    Ok(conditions)
 }
 
 fn no_blocks(text: &PolicyText<'_>, block: &Block) -> Result<(), PolicyError> {

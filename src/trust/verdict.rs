@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bundle::SignedStatement;
+use super::conditions::{Conditions, OutSince, ReleaseDates};
+use super::key::PublicKey;
 use super::policy::{Policy, Scope, ScopeRule, SignedBy, SignedName, Signer, Wanted};
 use super::statement::{REPOSITORY, StatementSubject, TAG};
 use super::vendor::{VendorPackage, VendorSums};
@@ -103,15 +105,25 @@ impl Policies {
         self.0.iter().any(|policy| policy.asks_vendors(repo))
     }
 
+    /// Whether it counts how long what lies in a repository has been out.
+    pub fn ask_age(&self, repo: &Repo) -> bool {
+        self.0.iter().any(|policy| policy.asks_age(repo))
+    }
+
+    /// The same, whatever has been out how long: of what is only being published.
+    pub fn without_ages(&self) -> Policies {
+        Policies(self.0.iter().map(|policy| Arc::new(policy.without_ages())).collect())
+    }
+
     /// Begins to judge a release.
-    pub fn judge<'a>(&'a self, asked: &'a Asked) -> Judgement<'a> {
-        let demands = self.0.iter().map(|policy| Demand::of(policy, asked)).collect();
+    pub fn judge<'a>(&'a self, asked: &'a Asked, dates: ReleaseDates) -> Judgement<'a> {
+        let demands = self.0.iter().map(|policy| Demand::of(policy, asked, dates)).collect();
         Judgement { asked, demands, candidates: 0, faults: Vec::new() }
     }
 
     /// Who is named by whom a piece of evidence was signed, or why it does not count.
     pub fn counts(&self, asked: &Asked, evidence: Evidence) -> Result<String, String> {
-        let mut judgement = self.judge(asked);
+        let mut judgement = self.judge(asked, ReleaseDates::UNKNOWN);
         judgement.add(evidence);
         let mut by: BTreeSet<String> = BTreeSet::new();
         judgement.demands.iter().for_each(|demand| by.extend(demand.met.keys().cloned()));
@@ -127,14 +139,15 @@ impl Policies {
 struct Demand<'a> {
     policy: &'a Policy,
     scope: Option<&'a Scope>,
+    dates: ReleaseDates,
     /// The signers that have signed, and by when each had, where a log or a timestamp authority
     /// vouches for it.
     met: BTreeMap<String, Option<Moment>>,
 }
 
 impl<'a> Demand<'a> {
-    fn of(policy: &'a Policy, asked: &Asked) -> Demand<'a> {
-        Demand { policy, scope: policy.scope(&asked.repo), met: BTreeMap::new() }
+    fn of(policy: &'a Policy, asked: &Asked, dates: ReleaseDates) -> Demand<'a> {
+        Demand { policy, scope: policy.scope(&asked.repo), dates, met: BTreeMap::new() }
     }
 
     fn wanted(&self) -> Option<(&'a Scope, &'a Wanted)> {
@@ -146,6 +159,40 @@ impl<'a> Demand<'a> {
 
     /// Why it admits, as far as is known.
     fn admits(&self, asked: &Asked) -> Option<Admission> {
+        let admission = self.approves(asked)?;
+        self.fault(asked, &admission).is_none().then_some(admission)
+    }
+
+    /// What its scope asks for besides is not so.
+    fn fault(&self, asked: &Asked, admission: &Admission) -> Option<String> {
+        let Conditions { min_age, versions } = &self.scope?.conditions;
+        let of_version = versions.as_ref().and_then(|versions| versions.fault(asked));
+        let since = || self.out_since(admission);
+        of_version.or_else(|| min_age.as_ref()?.fault(since(), self.dates.now))
+    }
+
+    /// Whether no signature helps, since another version is wanted.
+    fn rules_out(&self, asked: &Asked) -> bool {
+        let versions = self.scope.and_then(|scope| scope.conditions.versions.as_ref());
+        versions.is_some_and(|versions| versions.fault(asked).is_some())
+    }
+
+    /// Since when the release has been out: what its manifest says counts if that was signed.
+    fn out_since(&self, admission: &Admission) -> OutSince {
+        let has_signed = |name: &String| self.signer(name).is_some_and(|s| !s.is_vendor());
+        let is_signed = matches!(admission, Admission::Signed(by) if by.iter().any(has_signed));
+        if let Some(witnessed) = self.met.values().flatten().min() {
+            return OutSince::Witnessed(*witnessed);
+        }
+        match (self.dates.created.filter(|_| is_signed), self.dates.first_seen) {
+            (Some(created), _) => OutSince::Created(created),
+            (None, Some(seen)) => OutSince::Seen(seen),
+            (None, None) => OutSince::Unknown,
+        }
+    }
+
+    /// Why it approves, whatever its conditions say.
+    fn approves(&self, asked: &Asked) -> Option<Admission> {
         let Some((_, wanted)) = self.wanted() else {
             let accepts = self.scope.is_some() || self.policy.accepts_others;
             return accepts.then_some(Admission::Accepted);
@@ -168,7 +215,6 @@ impl<'a> Demand<'a> {
         asked: &Asked,
         sums: &VendorSums,
         package: &VendorPackage,
-        now: Moment,
     ) -> Result<(), String> {
         let Some((_, wanted)) = self.wanted() else { return Ok(()) };
         let mut fault = Ok(());
@@ -176,7 +222,7 @@ impl<'a> Demand<'a> {
             let Some(Signer { by: SignedBy::Vendor(keys), .. }) = self.signer(name) else {
                 continue;
             };
-            match sums.vouch(package, asked, keys, now) {
+            match sums.vouch(package, asked, keys, self.dates.now) {
                 Ok(()) => drop(self.met.entry(name.clone()).or_insert(None)),
                 Err(why) => fault = Err(why),
             }
@@ -283,7 +329,8 @@ impl Judgement<'_> {
         }
         let hopeless = self.demands.iter().any(|demand| {
             let signers = demand.wanted().map(|(_, wanted)| wanted.any.len() + wanted.all.len());
-            demand.admits(self.asked).is_none() && signers.is_none_or(|signers| signers == 0)
+            demand.admits(self.asked).is_none()
+                && (signers.is_none_or(|count| count == 0) || demand.rules_out(self.asked))
         });
         hopeless.then(|| Err(self.refusal()))
     }
@@ -303,11 +350,20 @@ impl Judgement<'_> {
         })
     }
 
+    /// By what bundles hint at the keys that are wanted.
+    pub fn hints(&self) -> BTreeSet<String> {
+        let wanted = self.demands.iter().filter_map(|demand| Some((demand, demand.wanted()?.1)));
+        let signers = wanted.flat_map(|(demand, wanted)| {
+            wanted.any.iter().chain(&wanted.all).filter_map(|name| demand.signer(name))
+        });
+        signers.flat_map(Signer::keys).map(PublicKey::hint).collect()
+    }
+
     /// Adds what a vendor says of a package.
-    pub fn add_sums(&mut self, sums: &VendorSums, package: &VendorPackage, now: Moment) {
+    pub fn add_sums(&mut self, sums: &VendorSums, package: &VendorPackage) {
         self.candidates += 1;
         for demand in &mut self.demands {
-            if let Err(why) = demand.add_sums(self.asked, sums, package, now) {
+            if let Err(why) = demand.add_sums(self.asked, sums, package) {
                 self.faults.push(why);
             }
         }
@@ -343,6 +399,17 @@ impl Judgement<'_> {
             return NotAdmitted { rule: "it is refused".to_owned(), remedy: String::new() };
         };
         let file = &demand.policy.name;
+        let approved = demand.approves(self.asked);
+        if let Some(scope) = demand.scope
+            && let Some(admission) =
+                approved.or_else(|| demand.rules_out(self.asked).then_some(Admission::Accepted))
+            && let Some(fault) = demand.fault(self.asked, &admission)
+        {
+            return NotAdmitted {
+                rule: format!("{file}:{} (scope {}) {fault}", scope.line, scope.place),
+                remedy: "choose another version, or change that scope".to_owned(),
+            };
+        }
         let Some((scope, wanted)) = demand.wanted() else {
             return NotAdmitted {
                 rule: format!("no scope of {file} covers it, and the default is to refuse"),

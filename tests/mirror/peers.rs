@@ -2,19 +2,18 @@
 //! arrives is what OpenTofu itself mirrors, GnuPG finds it signed, and OpenTofu installs it.
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tofufs::digest::Digest;
 
 use crate::Bed;
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::origin::Published;
 use crate::support::tls::Tls;
-use crate::support::{pack, program, wait_until};
+use crate::support::zot::Zot;
+use crate::support::{pack, program};
 
 const KINDS: [&str; 3] = ["one", "two", "three"];
 const VERSIONS: [&str; 3] = ["1.0.0", "1.1.0", "1.2.0"];
@@ -155,44 +154,15 @@ fn all_arrives_in_docker_s_registry() {
     all_arrives(&Peer { host: registry.host(), authority, blob: Box::new(blob) });
 }
 
-/// zot, ended when it is dropped.
-struct Zot(Child);
-
-impl Drop for Zot {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn all_arrives_in_zot() {
-    let Some(zot) = program("zot") else { return };
     let dir = tempfile::tempdir().unwrap();
     let [authority, certificate, key] = Tls::new().write(dir.path());
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let store = dir.path().join("store");
-    let configuration = json!({
-        "distSpecVersion": "1.1.0",
-        "storage": { "rootDirectory": store },
-        "http": {
-            "address": "127.0.0.1", "port": port.to_string(),
-            "tls": { "cert": certificate, "key": key },
-        },
-        "log": { "level": "error", "output": dir.path().join("log") },
-    });
-    let file = dir.path().join("zot.json");
-    fs::write(&file, configuration.to_string()).unwrap();
-    let mut command = Command::new(zot);
-    command.arg("serve").arg(&file).stdin(Stdio::null()).stdout(Stdio::null());
-    let _zot = Zot(command.stderr(Stdio::null()).spawn().unwrap());
-    let is_there = || TcpStream::connect(("127.0.0.1", port)).is_ok();
-    assert!(wait_until(Duration::from_secs(30), is_there), "zot does not start");
+    let Some(zot) = Zot::start(Some((&certificate, &key))) else { return };
+    let store = zot.store();
     let blob = move |repo: &str, digest: &Digest| {
         store.join(repo).join("blobs/sha256").join(&*digest.hex())
     };
-    let host = format!("127.0.0.1:{port}");
+    let host = zot.host();
     all_arrives(&Peer { host, authority, blob: Box::new(blob) });
 }

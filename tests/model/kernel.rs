@@ -95,6 +95,7 @@ pub fn mount(
         if offline { Arc::new(Offline::new(host.clone())) } else { fake.clone() };
     let facts = Facts::new(facts::FactsOptions {
         policies: Default::default(),
+        list_signed: false,
         sources: vec![facts::MountSource::Registry {
             kind: facts::RegistryKind::Oci,
             host,

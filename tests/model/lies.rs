@@ -42,6 +42,7 @@ fn facts_within(
     let host: tofufs::name::Host = HOST.parse().unwrap();
     Facts::new(facts::FactsOptions {
         policies: Default::default(),
+        list_signed: false,
         sources: vec![facts::MountSource::Registry {
             kind: facts::RegistryKind::Oci,
             host,

@@ -21,6 +21,7 @@ pub mod tiny;
 pub mod tls;
 pub mod token_server;
 pub mod world;
+pub mod zot;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -75,33 +75,15 @@ fn a_list_that_was_not_had_is_unknown_and_an_empty_one_is_a_refusal() {
 fn without_lists_the_tags_are_asked() {
     let bed = Bed::new(false);
     bed.is("refused", "found no signature");
-    let kind = "application/vnd.dev.cosign.simplesigning.v1+json";
-    let payload = json!({"critical": {"identity": {"docker-reference": "r"},
-        "image": {"docker-manifest-digest": bed.digest.to_string()},
-        "type": "cosign container image signature"}, "optional": null})
-    .to_string();
-    let signature = STANDARD.encode(bed.trust.key.sign(payload.as_bytes()).unwrap());
-    let layer = |signature: &str| {
-        json!({"schemaVersion": 2, "mediaType": IMAGE,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
-                "digest": bed.server.put_blob(b"{}").to_string(), "size": 2},
-            "layers": [{"mediaType": kind, "size": payload.len(),
-                "digest": bed.server.put_blob(payload.as_bytes()).to_string(),
-                "annotations": {"dev.cosignproject.cosign/signature": signature}}]})
-        .to_string()
-    };
-    let tag = format!("sha256-{}.sig", bed.digest.hex());
-    let put = |text: String| {
-        bed.server.put_manifest("acme/net", Some(&tag), IMAGE, text.as_bytes());
-    };
-    put(layer("AAAA"));
+    let stranger = Trust::by_new_key();
+    sign_as_cosign_2(&bed.server, &stranger, "acme/net", bed.digest);
     bed.is("refused", "1 by another key");
-    put(layer(&signature));
+    sign_as_cosign_2(&bed.server, &bed.trust, "acme/net", bed.digest);
     bed.is("admitted", "signed");
     // What a list has takes its place.
     let listed = Bed::new(true);
     speak(&listed.server, "acme/net", listed.digest, "application/vnd.acme.note", b"hello");
-    listed.server.put_manifest("acme/net", Some(&tag), IMAGE, layer(&signature).as_bytes());
+    sign_as_cosign_2(&listed.server, &listed.trust, "acme/net", listed.digest);
     listed.is("refused", "found no signature");
 }
 
@@ -176,4 +158,40 @@ fn evidence_is_what_its_digest_says_and_of_a_size() {
     let large = Bed::new(true);
     speak(&large.server, "acme/net", large.digest, BUNDLE, &vec![b' '; (1 << 20) + 1]);
     large.is("unknown", "1048576");
+}
+
+/// S06. What lists say of keys is where the search begins, and nothing more.
+#[test]
+fn what_is_hinted_at_is_looked_at_first() {
+    let bed = Bed::new(true);
+    let stranger = Trust::by_new_key();
+    let repo = repo(&bed.server, "acme/net");
+    let mut listed = Vec::new();
+    for n in 0..100 {
+        let bundle = stranger.approves(bed.digest, &repo, Some(&n.to_string()));
+        listed.push(speak(&bed.server, "acme/net", bed.digest, BUNDLE, &bundle));
+    }
+    listed.push(speak(&bed.server, "acme/net", bed.digest, BUNDLE, &bed.bundle()));
+    let list = |hinted: &dyn Fn(usize) -> bool| {
+        let entries = listed.iter().enumerate().map(|(at, digest)| {
+            let annotations = if hinted(at) {
+                json!({"org.tofufs.key": bed.trust.key.public().hint()})
+            } else {
+                json!({"org.tofufs.key": stranger.key.public().hint()})
+            };
+            json!({"mediaType": IMAGE, "digest": digest.to_string(), "size": 1,
+                "artifactType": BUNDLE, "annotations": annotations})
+        });
+        let text = json!({"schemaVersion": 2, "mediaType": tofufs::oci::INDEX,
+            "manifests": entries.collect::<Vec<_>>()});
+        let reply = Reply::new(200, tofufs::oci::INDEX, text.to_string());
+        bed.server.rule(path(bed.list_at()), Behaviour::Answer(reply));
+    };
+    list(&|at| at == 100);
+    bed.is("admitted", "signed");
+    list(&|_| false);
+    bed.is("admitted", "signed");
+    let other = Bed { trust: Trust::by_new_key(), ..bed };
+    other.trust.policy(&other.server.host(), "");
+    other.is("unknown", "first 64");
 }

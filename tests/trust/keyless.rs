@@ -473,7 +473,7 @@ fn a_keyless_bundle_with_a_changed_bit_says_nothing_else() {
     let policies = tofufs::trust::Policies(vec![policy.into()]);
     let admits = |digest: Digest, bundle: &[u8]| {
         let asked = tofufs::trust::Asked { repo: repo(), tag: None, digest, platform: None };
-        let mut judgement = policies.judge(&asked);
+        let mut judgement = policies.judge(&asked, tofufs::trust::ReleaseDates::UNKNOWN);
         judgement.add(SignedStatement::read_bundle(bundle));
         judgement.admission().is_some()
     };

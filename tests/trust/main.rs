@@ -1,9 +1,16 @@
 //! Signed or not opened: policies, signatures, and what a mount refuses by them.
 
+mod conditions;
+mod costs;
+mod documents;
 mod evidence;
 mod gap;
 mod gate;
 mod keyless;
+mod listed;
+mod mounted;
+mod namespace;
+mod publishing;
 mod signing;
 mod sigstore;
 mod statements;
@@ -27,7 +34,7 @@ use support::pack::{self, Artifact};
 use tofufs::digest::Digest;
 use tofufs::name::{Repo, Tag};
 use tofufs::oci::IMAGE;
-use tofufs::trust::bundle::{BUNDLE, SignedStatement};
+use tofufs::trust::bundle::{BUNDLE, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SignedStatement};
 use tofufs::trust::signing::SigningKey;
 
 /// A private key as the text of its file.
@@ -145,6 +152,23 @@ pub fn speak(server: &Hostile, repo: &str, subject: Digest, kind: &str, content:
 pub fn sign(server: &Hostile, trust: &Trust, name: &str, digest: Digest, tag: Option<&str>) {
     let bundle = trust.approves(digest, &repo(server, name), tag);
     speak(server, name, digest, BUNDLE, &bundle);
+}
+
+/// Puts a signature as cosign 2 kept it: under a tag, in an annotation of its layer.
+pub fn sign_as_cosign_2(server: &Hostile, trust: &Trust, name: &str, digest: Digest) -> Digest {
+    let payload = json!({"critical": {"identity": {"docker-reference": "r"},
+        "image": {"docker-manifest-digest": digest.to_string()},
+        "type": "cosign container image signature"}, "optional": null})
+    .to_string();
+    let signature = STANDARD.encode(trust.key.sign(payload.as_bytes()).unwrap());
+    let text = json!({"schemaVersion": 2, "mediaType": IMAGE,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": server.put_blob(b"{}").to_string(), "size": 2},
+        "layers": [{"mediaType": SIMPLE_SIGNING, "size": payload.len(),
+            "digest": server.put_blob(payload.as_bytes()).to_string(),
+            "annotations": {SIMPLE_SIGNATURE: signature}}]});
+    let tag = format!("sha256-{}.sig", digest.hex());
+    server.put_manifest(name, Some(&tag), IMAGE, text.to_string().as_bytes())
 }
 
 pub fn errno<T>(outcome: std::io::Result<T>) -> Option<Errno> {

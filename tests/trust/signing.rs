@@ -6,6 +6,7 @@ use tofufs::name::Selector;
 
 use crate::support::docker_registry::{Access, DockerRegistry};
 use crate::support::hostile::Seen;
+use crate::support::zot::Zot;
 use crate::*;
 
 pub fn source(trust: &Trust) -> PathBuf {
@@ -138,19 +139,31 @@ pub fn cosign(program: &Path, trust: &Trust, words: &[&str]) -> Output {
     support::mount::finish(command)
 }
 
-/// Ours are verified by cosign, and cosign's by us.
+/// A registry that makes no lists of referrers.
 #[test]
 fn cosign_verifies_ours_and_we_verify_its_own() {
     let Some(program) = support::program("cosign") else { return };
     let Some(docker) = DockerRegistry::start(Access::Anybody, false) else { return };
-    let host = docker.host();
+    both_ways(&program, &docker.host());
+}
+
+/// A registry that makes such lists.
+#[test]
+fn cosign_verifies_ours_and_we_verify_its_own_in_zot() {
+    let Some(program) = support::program("cosign") else { return };
+    let Some(zot) = Zot::start(None) else { return };
+    both_ways(&program, &zot.host());
+}
+
+/// Ours are verified by cosign, and cosign's by us, with and without names.
+fn both_ways(program: &Path, host: &str) {
     for (name, private) in [("one", p256_key()), ("two", private_key())] {
         let trust = Trust::with(&private);
         let dir = source(&trust);
         let reference = format!("{host}/acme/{name}:1.0.0");
         let words = ["push", "--allow-overwrite", "--sign-key", "acme.key"];
         let words = [&words[..], &[dir.to_str().unwrap(), &*reference]].concat();
-        let pushed = trust.ran(&host, &words).remove(0);
+        let pushed = trust.ran(host, &words).remove(0);
         let by_digest = format!("{host}/acme/{name}@{}", pushed.rsplit_once('@').unwrap().1);
         let flags = [
             "verify",
@@ -161,21 +174,21 @@ fn cosign_verifies_ours_and_we_verify_its_own() {
             "-a",
         ];
         let tag = "org.tofufs.tag=1.0.0";
-        let said = cosign(&program, &trust, &[&flags[..], &[tag, &*by_digest]].concat());
+        let said = cosign(program, &trust, &[&flags[..], &[tag, &*by_digest]].concat());
         assert!(said.status.success(), "{host}: {said:?}");
     }
     let trust = Trust::by_new_key();
     let dir = source(&trust);
     let reference = format!("{host}/acme/theirs:1.0.0");
     let words = ["push", "--allow-overwrite", dir.to_str().unwrap(), &*reference];
-    let pushed = trust.ran(&host, &words).remove(0);
+    let pushed = trust.ran(host, &words).remove(0);
     let digest: Digest = pushed.rsplit_once('@').unwrap().1.parse().unwrap();
-    let made = cosign(&program, &trust, &["generate-key-pair"]);
+    let made = cosign(program, &trust, &["generate-key-pair"]);
     assert!(made.status.success(), "{made:?}");
     fs::copy(trust.path("cosign.pub"), trust.path("acme.pub")).unwrap();
-    trust.policy(&host, "");
+    trust.policy(host, "");
     let verify = ["verify", "--policy", "policy.hcl", &*reference];
-    trust.failed(&host, &verify, 1);
+    trust.failed(host, &verify, 1);
     let by_digest = format!("{host}/acme/theirs@{}", Selector::Digest(digest));
     let flags = [
         "sign",
@@ -186,16 +199,16 @@ fn cosign_verifies_ours_and_we_verify_its_own() {
         "--tlog-upload=false",
         "--allow-http-registry",
     ];
-    let said = cosign(&program, &trust, &[&flags[..], &[&*by_digest]].concat());
+    let said = cosign(program, &trust, &[&flags[..], &[&*by_digest]].concat());
     assert!(said.status.success(), "{host}: {said:?}");
-    assert!(trust.ran(&host, &verify)[0].ends_with("signed by acme"));
+    assert!(trust.ran(host, &verify)[0].ends_with("signed by acme"));
     // With the names that cosign can be told to sign.
-    trust.policy(&host, "bind = \"tag\"");
-    trust.failed(&host, &verify, 1);
+    trust.policy(host, "bind = \"tag\"");
+    trust.failed(host, &verify, 1);
     let (repository, tag) =
         (format!("org.tofufs.repository={host}/acme/theirs"), "org.tofufs.tag=1.0.0");
     let named = [&flags[..], &["-a", &*repository, "-a", tag, &*by_digest]].concat();
-    let said = cosign(&program, &trust, &named);
+    let said = cosign(program, &trust, &named);
     assert!(said.status.success(), "{host}: {said:?}");
-    trust.ran(&host, &verify);
+    trust.ran(host, &verify);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tofufs::moment::Moment;
-use tofufs::trust::{Asked, Policies, Policy};
+use tofufs::trust::{Asked, Policies, Policy, ReleaseDates};
 
 use crate::*;
 
@@ -68,7 +68,7 @@ fn ours() -> Value {
 
 /// Whether that is admitted, and the sentence if not.
 fn judged(policies: &Policies, asked: &Asked, bundles: &[Vec<u8>]) -> Result<(), String> {
-    let mut judgement = policies.judge(asked);
+    let mut judgement = policies.judge(asked, ReleaseDates::UNKNOWN);
     for bundle in bundles {
         judgement.add(SignedStatement::read_bundle(bundle));
     }

@@ -2,7 +2,7 @@
 //! decides by. What they sign by digest instead of as a statement is refused, whatever they expect.
 
 use tofufs::moment::Moment;
-use tofufs::trust::{Asked, Policies, Policy};
+use tofufs::trust::{Asked, Policies, Policy, ReleaseDates};
 
 use crate::*;
 
@@ -64,7 +64,7 @@ impl Vector {
         let policies = Policies(vec![policy.into()]);
         let repo = Repo { host: "r.example".parse().unwrap(), name: "x".parse().unwrap() };
         let asked = Asked { repo, tag: None, digest: self.digest(), platform: None };
-        let mut judgement = policies.judge(&asked);
+        let mut judgement = policies.judge(&asked, ReleaseDates::UNKNOWN);
         judgement.add(Ok(signed));
         judgement.admission().map(drop).ok_or_else(|| judgement.refusal().rule)
     }

@@ -72,6 +72,15 @@ impl Vendor {
         self.trust.ran(&host, &words);
     }
 
+    /// Publishes a version that is signed and one that is not; the registry.
+    fn publish_two(&self) -> String {
+        let sums = lines("1.0.0", &BOTH);
+        let signature = self.gpg.sign(&self.key, sums.as_bytes(), &[]);
+        self.push(REPO, "1.0.0", &BOTH, &sums, Some(&signature));
+        self.push(REPO, "1.1.0", &BOTH, &lines("1.1.0", &BOTH), None);
+        self.server.host()
+    }
+
     /// What `tofufs verify` says of a reference.
     fn verdict(&self, reference: &str) -> (String, String) {
         let reference = format!("{}/{reference}", self.server.host());
@@ -134,11 +143,7 @@ fn lines(version: &str, zips: &[(&str, &str)]) -> String {
 #[test]
 fn what_a_vendor_signed_opens_and_nothing_else() {
     let Some(vendor) = Vendor::new() else { return };
-    let host = vendor.server.host();
-    let sums = lines("1.0.0", &BOTH);
-    let signature = vendor.gpg.sign(&vendor.key, sums.as_bytes(), &[]);
-    vendor.push(REPO, "1.0.0", &BOTH, &sums, Some(&signature));
-    vendor.push(REPO, "1.1.0", &BOTH, &lines("1.1.0", &BOTH), None);
+    let host = vendor.publish_two();
     let Some(mut mount) = Mount::start(&[&host], vendor.options()) else { return };
     let ways = |version: &str| {
         let program = format!("terraform-provider-hello_v{version}");
@@ -153,6 +158,9 @@ fn what_a_vendor_signed_opens_and_nothing_else() {
     for way in ways("1.0.0") {
         assert!(fs::read(mount.join(&way)).is_ok(), "{way}: {}", mount.log());
     }
+    // What the index says of a package besides, nobody signed.
+    let hashes = fs::read_to_string(mount.join(&ways("1.0.0")[2])).unwrap();
+    assert!(hashes.contains("\"zh:") && !hashes.contains("\"h1:"), "{hashes}");
     for way in ways("1.1.0") {
         assert_eq!(errno(fs::read(mount.join(&way))), Some(Errno::PERM), "{way}");
     }
@@ -349,11 +357,7 @@ fn a_vendor_and_a_key_may_both_be_wanted() {
 #[test]
 fn what_a_vendor_signed_crosses_the_gap() {
     let Some(vendor) = Vendor::new() else { return };
-    let host = vendor.server.host();
-    let sums = lines("1.0.0", &BOTH);
-    let signature = vendor.gpg.sign(&vendor.key, sums.as_bytes(), &[]);
-    vendor.push(REPO, "1.0.0", &BOTH, &sums, Some(&signature));
-    vendor.push(REPO, "1.1.0", &BOTH, &lines("1.1.0", &BOTH), None);
+    let host = vendor.publish_two();
     let (good, bad) = (format!("{host}/{REPO}:1.0.0"), format!("{host}/{REPO}:1.1.0"));
     let bundle = ["bundle", "--policy", "policy.hcl", "--platform", "linux_amd64", "-o"];
     vendor.trust.ran(&host, &[&bundle[..], &["oci-archive:one.tar", &*good]].concat());

@@ -76,6 +76,14 @@ pub struct MountArgs {
     #[command(flatten)]
     pub policy: PolicyArgs,
 
+    /// List only what the policies admit, so that a client that takes the newest version takes the
+    /// newest one that is signed
+    ///
+    /// Each version is looked at once, when its provider or module is listed first; what cannot be
+    /// found out is listed.
+    #[arg(long, help_heading = "Trust")]
+    pub list_signed: bool,
+
     /// Who signs what is committed.
     #[command(flatten)]
     pub signing: SigningArgs,

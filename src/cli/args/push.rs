@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 use super::sign::SigningArgs;
+use super::trusting::PolicyArgs;
 use super::{ArchiveArgs, LikeArgs, ReachArgs};
 use crate::name::Tag;
 
@@ -65,6 +66,10 @@ pub struct PushArgs {
     /// Who signs it.
     #[command(flatten)]
     pub signing: SigningArgs,
+
+    /// What would let nobody open it.
+    #[command(flatten)]
+    pub policy: PolicyArgs,
 
     /// How it is sent.
     #[command(flatten)]

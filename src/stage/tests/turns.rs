@@ -212,7 +212,8 @@ async fn run(
     gate.held.lock().resize_with(writers.len(), || None);
     let tasks = writers.iter().cloned().enumerate().map(|(at, writer)| {
         let gated = gated(&registry, &gate, at);
-        let options = push::PushOptions { allow_overwrite: writer.overwrites, signer: None };
+        let options =
+            push::PushOptions { allow_overwrite: writer.overwrites, ..Default::default() };
         tokio::spawn(async move { push(&writer.plan, &gated, options, &Silent).await })
     });
     let tasks: Vec<_> = tasks.collect();

@@ -76,7 +76,12 @@ fn a_policy_that_is_not_understood_is_none() {
     refused(&scope("insecure_accept_anything = true\n  signed_by = [\"a\"]"), 6, "alone");
     refused(&scope("insecure_accept_anything = false"), 6, "alone");
     refused(&scope("signed_by = [\"a\"]\n  inner {\n  }"), 7, "inner");
-    refused(&scope("signed_by = [\"a\"]\n  min_age = \"7d\""), 7, "min_age");
+    refused(&scope("signed_by = [\"a\"]\n  min_age = \"7w\""), 7, "min_age");
+    refused(&scope("signed_by = [\"a\"]\n  min_age = 7"), 7, "no text");
+    refused(&scope("signed_by = [\"a\"]\n  versions = \"latest\""), 7, "latest");
+    refused(&scope("signed_by = [\"a\"]\n  versions = \"\""), 7, "versions is empty");
+    refused(&scope("min_age = \"7d\""), 5, "wants nothing");
+    assert!(parse(&scope("signed_by = [\"a\"]\n  min_age = \"7d\"")).is_ok());
     refused(&scope("signed_by = [\"${a}\"]"), 6, "no list");
     refused(
         &format!("{0}scope \"a.b\" {{\n  signed_by = [\"a\"]\n}}", scope("signed_by = [\"a\"]")),
