@@ -14,7 +14,7 @@ pub mod directory;
 mod early;
 mod error;
 mod ignore;
-mod journal;
+pub mod journal;
 pub mod plan;
 pub mod provider;
 pub mod push;

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 
 /// What a registry asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Challenge {
+pub enum Challenge {
     /// A user name and password in each request.
     Basic,
     /// A token from a token service.

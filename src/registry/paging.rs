@@ -40,8 +40,18 @@ fn present<'de, D: serde::Deserializer<'de>>(
     Ok(Some(entries.unwrap_or_default()))
 }
 
+/// The entries of one page, and how many were no valid names; `None` of what is no list.
+pub fn entries<T: std::str::FromStr>(page: &[u8]) -> Option<(Vec<T>, usize)> {
+    let page: ListPage = serde_json::from_slice(page).ok()?;
+    let all = page.entries?;
+    let valid: Vec<T> =
+        all.iter().filter_map(|entry| entry.as_str().and_then(|text| text.parse().ok())).collect();
+    let refused = all.len() - valid.len();
+    Some((valid, refused))
+}
+
 /// The pages of a list as far as they were read.
-pub(super) struct Pages {
+pub struct Pages {
     registry: Origin,
     seen: HashSet<String>,
 }
@@ -68,7 +78,7 @@ impl Pages {
 }
 
 /// A list as far as it was read.
-pub(super) struct PagedList<T> {
+pub struct PagedList<T> {
     pages: Pages,
     entries: Vec<T>,
     refused: usize,
@@ -80,21 +90,16 @@ impl<T: Ord + std::str::FromStr> PagedList<T> {
     }
 
     /// Takes a page in; the next page's address, if there is one. `at` is this page's own.
-    pub fn page(&mut self, at: &Url, page: &ResponseDocument) -> Result<Option<Url>, Fault> {
+    pub(super) fn page(&mut self, at: &Url, page: &ResponseDocument) -> Result<Option<Url>, Fault> {
         page.refuse_html()?;
-        let parsed: Option<ListPage> = serde_json::from_slice(&page.bytes).ok();
-        let Some(entries) = parsed.and_then(|p| p.entries) else {
+        let Some((entries, refused)) = entries(&page.bytes) else {
             return Err(Fault::new(
                 Failure::Protocol,
                 format!("{} did not answer with a list", page.origin),
             ));
         };
-        for entry in entries {
-            match entry.as_str().and_then(|text| text.parse().ok()) {
-                Some(value) => self.entries.push(value),
-                None => self.refused += 1,
-            }
-        }
+        self.entries.extend(entries);
+        self.refused += refused;
         if self.entries.len() + self.refused > ENTRIES_MAX {
             return Err(Fault::new(
                 Failure::TooLarge,

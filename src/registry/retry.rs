@@ -24,7 +24,7 @@ const LOW_SPEED_TIME: Duration = Duration::from_secs(15);
 
 /// Whether another try can help.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Retry {
+pub enum Retry {
     /// It would end the same way.
     Never,
     /// It may; after this long, if the peer asked for that.
@@ -33,7 +33,7 @@ pub(super) enum Retry {
 
 /// What one try ended with; becomes a [`Refusal`] when nothing more is tried.
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
+pub struct Fault {
     pub failure: Failure,
     pub rule: String,
     pub remedy: Option<String>,

@@ -10,9 +10,11 @@ mod auth;
 mod away;
 mod budgets;
 mod cache;
+mod clock;
 mod crash;
 mod http2;
 mod lies;
+mod limits;
 mod lists;
 mod local;
 mod logs;
@@ -21,6 +23,7 @@ mod manifests;
 mod moves;
 mod outages;
 mod readers;
+mod resolver;
 mod tls;
 
 #[path = "../support/mod.rs"]

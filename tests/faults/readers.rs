@@ -47,6 +47,23 @@ fn many_cold_readers_cause_one_download_and_get_the_same_bytes() {
     assert_eq!(bed.mount.requests().1, 1);
 }
 
+/// Z60: the same names, sizes and times, and other bytes.
+#[test]
+fn readers_of_packages_that_look_alike_get_each_their_own_bytes() {
+    let server = Hostile::start();
+    let contents = [noise(61, 300_000), noise(62, 300_000)];
+    for (repo, content) in ["one", "two"].iter().zip(&contents) {
+        server.publish(repo, "1.0.0", &module(content));
+    }
+    let Some(bed) = Bed::over(&[&server], &[]) else { return };
+    let files = ["one", "two"]
+        .map(|repo| bed.path(&format!("{}/{repo}:1.0.0", server.host())).join("main.tf"));
+    for read in all_at_once(|| files.each_ref().map(|file| fs::read(file).unwrap())) {
+        assert!(read == contents);
+    }
+    assert_eq!(["one", "two"].map(|repo| blob_requests(&server, repo)), [1, 1]);
+}
+
 /// O29
 #[test]
 fn many_readers_of_a_download_that_fails_get_the_same_error_once() {

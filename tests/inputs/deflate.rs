@@ -247,7 +247,7 @@ fn distance_of(symbol: usize) -> (usize, u32) {
 }
 
 /// What a reader makes of `stream` that takes every code for something, if it can.
-fn inflate(stream: &[u8]) -> Option<Vec<u8>> {
+pub fn inflate(stream: &[u8]) -> Option<Vec<u8>> {
     let mut reader = Reader { stream, at: 0 };
     let mut out = Vec::new();
     loop {

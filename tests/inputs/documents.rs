@@ -8,22 +8,10 @@ use std::sync::Arc;
 use std::{fs, panic};
 
 use fastrand::Rng;
-use tofufs::artifact::{Release, target_package};
-use tofufs::cli::tofurc::{ClientEnvironment, Tofurc};
 use tofufs::digest::Digest;
-use tofufs::lockfile::LockFile;
-use tofufs::lockfile::configuration::Configuration;
-use tofufs::mapping::{Mapping, MappingRule, ProviderPattern};
-use tofufs::name::Constraints;
-use tofufs::name::{
-    Component, Host, Platform, ProviderAddr, Reference, Repo, RepoName, Selector, Tag, Version,
-};
-use tofufs::oci::{Manifest, layout};
-use tofufs::registry::Registry;
-use tofufs::registry::credentials::Credentials;
-use tofufs::registry::layout::{LayoutArchive, Stored};
+use tofufs::oci::Manifest;
 
-use crate::{kept, numbers};
+use crate::{kept, numbers, readers};
 
 /// A document changed in some places: bytes, and pieces of this document or of others.
 fn changed(rng: &mut Rng, seeds: &[&[u8]], words: &[&str]) -> Vec<u8> {
@@ -119,17 +107,6 @@ fn reading_a_manifest_ends() {
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","artifactType":"application/vnd.opentofu.provider","manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.opentofu.provider-target","platform":{{"os":"linux","architecture":"amd64"}},{DESCRIPTOR}]}}"#
     );
     let target = image.replace("modulepkg", "provider-target");
-    let read = |text: &[u8]| {
-        if let Ok(manifest) = Manifest::parse(Arc::from(text), Digest::of(text), None) {
-            let _ = Release::read(&manifest);
-            let _ = target_package(&manifest, &Platform::host());
-            let _ = (manifest.blobs(), manifest.descriptor());
-        }
-        let _ = (layout::check_version(text), layout::in_order(text));
-        for entry in layout::entries(text).unwrap_or_default() {
-            let _ = layout::tag_of(&entry);
-        }
-    };
     for seed in [&image, &index, &target] {
         Manifest::parse(Arc::from(seed.as_bytes()), Digest::of(seed.as_bytes()), None)
             .expect("a good seed");
@@ -140,7 +117,7 @@ fn reading_a_manifest_ends() {
         target.as_bytes(),
         br#"{"imageLayoutVersion":"1.0.0"}"#,
     ];
-    each("manifest", &seeds, WORDS, read);
+    each("manifest", &seeds, WORDS, readers::manifest);
 }
 
 #[test]
@@ -171,24 +148,9 @@ E
 resource "x_y" "z" { provider = x.a }
 "#;
     const JSON: &[u8] = br#"{"terraform":{"required_providers":{"a":{"source":"acme/a","version":"~> 1.0"},"b":"1"}},"module":{"m":{"source":"oci://ghcr.io/acme/n"}},"resource":[{"x_y":{"z":{"provider":"x.a"}}}],"provider":{"a":[{"version":"1"}]}}"#;
-    let host: Host = "registry.opentofu.org".parse().expect("a host");
     each("hcl", &[LOCK, ROOT, JSON], WORDS, |text| {
-        let text = &String::from_utf8_lossy(text);
-        if let Ok(mut lock) = LockFile::parse(text) {
-            let known: Vec<_> =
-                lock.locks().map(|(address, lock)| (address.clone(), lock.clone())).collect();
-            for (address, known) in known {
-                lock.set(&[(address.clone(), known.clone())].into())
-                    .expect("what was read can be written");
-            }
-            LockFile::parse(lock.text()).expect("what was written can be read");
-        }
-        for name in ["main.tf", "main.tf.json"] {
-            let mut configuration = Configuration::default();
-            let _ = configuration.add(name, text);
-            let _ = configuration.providers(&host).map(|found| found.len());
-            assert!(configuration.calls().count() <= text.len());
-        }
+        readers::lock_file(text);
+        readers::configuration(text);
     });
 }
 
@@ -218,35 +180,13 @@ credentials "x" { token = <<-E
 }
 "#;
     const JSON: &[u8] = br#"{"provider_installation":[{"oci_mirror":[{"repository_template":"ghcr.io/${namespace}/${type}","include":["a/b"]}],"direct":{}}],"oci_credentials":{"ghcr.io":{"access_token":"a","refresh_token":"b"}}}"#;
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let environment = ClientEnvironment::new(dir.path()).with("HOME", dir.path());
-    each("tofurc", &[HCL, JSON], WORDS, |text| {
-        let file = dir.path().join("rc");
-        fs::write(&file, text).expect("a writable directory");
-        if let Ok(found) = Tofurc::load_file(&file, &environment) {
-            let _ = found.credentials(&environment);
-        }
-    });
+    each("tofurc", &[HCL, JSON], WORDS, readers::cli_configuration);
 }
 
 #[test]
 fn reading_docker_configurations_ends() {
     const DOCKER: &[u8] = br#"{"auths":{"ghcr.io":{"auth":"dTpw","identitytoken":"x"},"https://index.docker.io/v1/":{"auth":"dTpw"},"ghcr.io/acme":{"username":"u","password":"p"}},"credHelpers":{"x.io":"none-such"},"credsStore":"none-such-either"}"#;
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let repo: RepoName = "acme/network".parse().expect("a name");
-    let hosts: Vec<Host> =
-        ["ghcr.io", "docker.io", "x.io"].iter().map(|host| host.parse().expect("a host")).collect();
-    each("docker", &[DOCKER], WORDS, |text| {
-        let file = dir.path().join("config.json");
-        fs::write(&file, text).expect("a writable directory");
-        let environment = ClientEnvironment::new(dir.path()).with("REGISTRY_AUTH_FILE", &file);
-        let credentials = Credentials::new(Tofurc::default().credentials(&environment));
-        for host in &hosts {
-            let _ = runtime.block_on(credentials.find(host, Some(&repo), false));
-        }
-    });
+    each("docker", &[DOCKER], WORDS, readers::docker_configuration);
 }
 
 const NAMES: &[&[u8]] = &[
@@ -296,43 +236,7 @@ const NAME_WORDS: &[&str] = &[
 
 #[test]
 fn reading_a_name_ends() {
-    let host: Host = "registry.opentofu.org".parse().expect("a host");
-    let providers = ["acme/x", "example.com/a/b", "xn--9ca.com:80/c/d"]
-        .map(|text| ProviderAddr::parse(text, &host).expect("an address"));
-    let versions = ["1.2.3", "0.0.0", "18446744073709551615.0.0-a"]
-        .map(|text| text.parse::<Version>().expect("a version"));
-    each("name", NAMES, NAME_WORDS, |text| {
-        let text = &String::from_utf8_lossy(text);
-        let _ = (Component::parse(text), layout::LayoutPart::split(text));
-        let _ = (text.parse::<Host>(), text.parse::<RepoName>(), text.parse::<Platform>());
-        let _ = (text.parse::<Digest>(), text.parse::<Tag>().map(|tag| Version::of_tag(&tag)));
-        if let Ok(reference) = text.parse::<Reference>() {
-            assert_eq!(reference.to_string().parse::<Reference>().ok(), Some(reference));
-        }
-        if let Ok(version) = text.parse::<Version>() {
-            assert_eq!(version.to_string().parse::<Version>().ok(), Some(version));
-        }
-        if let Ok(constraints) = text.parse::<Constraints>() {
-            let _ = versions.iter().filter(|version| constraints.allow(version)).count();
-        }
-        if let Ok(address) = ProviderAddr::parse(text, &host) {
-            assert_eq!(ProviderAddr::parse(&address.to_string(), &host).ok(), Some(address));
-        }
-        if let Ok(pattern) = text.parse::<ProviderPattern>() {
-            let _ = providers.iter().filter(|provider| pattern.matches(provider)).count();
-        }
-        let Ok(rule) = MappingRule::new(text, &["registry.opentofu.org/*/*".to_owned()], &[])
-        else {
-            return;
-        };
-        let mapping = Mapping::new(vec![rule]);
-        for repo in
-            providers.iter().flat_map(|provider| mapping.repos(provider).unwrap_or_default())
-        {
-            let _ = mapping.providers_of(&repo);
-        }
-        let _ = mapping.prefixes();
-    });
+    each("name", NAMES, NAME_WORDS, readers::name);
 }
 
 /// A tar of one layout, as `tar` writes it.
@@ -384,24 +288,8 @@ fn reading_an_archive_of_layouts_ends() {
     ];
     let dir = tempfile::tempdir().expect("a temporary directory");
     let seed = tar(dir.path());
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let tag = Selector::Tag("1.0.0".parse().expect("a tag"));
-    let read = |text: &[u8]| {
-        let file = dir.path().join("bundle.tar");
-        fs::write(&file, text).expect("a writable directory");
-        let Ok(archive) = LayoutArchive::open(&file) else { return 0 };
-        let repos: Vec<Repo> = archive.repositories().cloned().collect();
-        let archive = Arc::new(archive);
-        for repo in &repos {
-            let stored = Stored::of(archive.clone(), &repo.host);
-            let _ = runtime.block_on(stored.tags(&repo.name));
-            let _ = runtime.block_on(stored.manifest(&repo.name, &tag));
-        }
-        repos.len()
-    };
-    assert_eq!(read(&seed), 1, "a good seed");
+    assert_eq!(readers::bundle(&seed), 1, "a good seed");
     each("tar", &[&seed], TAR_WORDS, |text| {
-        let _ = read(text);
+        readers::bundle(text);
     });
 }

@@ -10,6 +10,7 @@
 mod support;
 
 mod build;
+mod corpus;
 mod deflate;
 mod documents;
 mod inits;
@@ -18,6 +19,7 @@ mod mutate;
 mod opentofu;
 mod packers;
 mod plain;
+mod readers;
 mod tree;
 
 /// The number in the environment, or `default`.

@@ -44,7 +44,12 @@ pub fn parse(line: &str) -> (String, Node) {
 
 /// The tree that tofufs shows, if every file of it can be read.
 pub fn shown(zip: &[u8]) -> Result<Tree, ArchiveError> {
-    let members = index(&zip, &Limits::default())?;
+    shown_within(zip, &Limits::default())
+}
+
+/// The same of an archive that has to keep to these limits.
+pub fn shown_within(zip: &[u8], limits: &Limits) -> Result<Tree, ArchiveError> {
+    let members = index(&zip, limits)?;
     let mut tree = Tree::new();
     let mut pending = vec![(TOP, Vec::new())];
     while let Some((dir, path)) = pending.pop() {

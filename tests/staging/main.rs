@@ -15,6 +15,7 @@ mod programs;
 mod publish;
 mod requests;
 mod suite;
+mod swapped;
 
 use std::fs;
 use std::path::{Path, PathBuf};
