@@ -50,7 +50,9 @@ pub type Reader = fn(&[u8]);
 pub const READERS: [(&str, Reader); 17] = [
     ("archive", archive),
     ("archive_stream", archive_stream),
-    ("bundle", |text| drop(bundle(text))),
+    ("bundle", |text| {
+        let _ = bundle(text);
+    }),
     ("challenge", login_challenge),
     ("cli_configuration", cli_configuration),
     ("configuration", configuration),

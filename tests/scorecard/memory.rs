@@ -106,13 +106,11 @@ fn a_repository_of_a_million_tags_is_refused_in_little_memory_and_a_named_tag_is
         let tags: Vec<String> = (last + 1..=last + PAGE).map(|n| format!("t{n:07}")).collect();
         let body = json!({"name": "net", "tags": tags}).to_string();
         let reply = Reply::new(200, "application/json", body);
-        match last + PAGE < MILLION {
-            true => {
-                let next = format!("</v2/net/tags/list?n={PAGE}&last=t{:07}>", last + PAGE);
-                reply.with("link", format!("{next}; rel=\"next\""))
-            }
-            false => reply,
+        if last + PAGE >= MILLION {
+            return reply;
         }
+        let next = format!("</v2/net/tags/list?n={PAGE}&last=t{:07}>", last + PAGE);
+        reply.with("link", format!("{next}; rel=\"next\""))
     };
     server.rule(|seen| seen.path.contains("/tags/list"), Behaviour::edit(page));
     let Some(mount) = mount(&server) else { return };
