@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use super::broker::Broker;
 use super::network::{Network, TokenRealm};
 use super::output::CommandError;
 use super::tofurc::{self, Tofurc};
@@ -66,7 +67,11 @@ impl ClientConfiguration {
         Ok(self.tofurc()?.host_tokens(&self.environment))
     }
 
-    fn credentials(&self) -> Result<Credentials, CommandError> {
+    /// What logs in to registries.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn credentials(&self) -> Result<Credentials, CommandError> {
         Ok(Credentials::new(self.tofurc()?.credentials(&self.environment)))
     }
 }
@@ -85,6 +90,7 @@ pub struct RegistryAccess {
     asker: Asker,
     configuration: ClientConfiguration,
     connections: OnceLock<Connections>,
+    broker: Option<Arc<Broker>>,
 }
 
 impl RegistryAccess {
@@ -95,7 +101,18 @@ impl RegistryAccess {
             asker,
             configuration: ClientConfiguration::new(network.tofurc.clone()),
             connections: OnceLock::new(),
+            broker: None,
         }
+    }
+
+    /// The same, where the broker finds credentials and runs programs.
+    pub fn through(self, broker: Arc<Broker>) -> RegistryAccess {
+        RegistryAccess { broker: Some(broker), ..self }
+    }
+
+    /// The broker, where this process has one.
+    pub fn broker(&self) -> Option<&Arc<Broker>> {
+        self.broker.as_ref()
     }
 
     /// How registries are reached.
@@ -125,7 +142,11 @@ impl RegistryAccess {
     /// # Errors
     /// As of [`RegistryAccess::connections`], or the CLI configuration is wrong about the host.
     pub fn provider_registry(&self, host: &Host) -> Result<ProviderRegistry, CommandError> {
-        let tokens = Arc::new(self.configuration.host_tokens()?);
+        let tokens = self.configuration.host_tokens()?;
+        let tokens = Arc::new(match &self.broker {
+            Some(broker) => tokens.asking(Arc::<Broker>::clone(broker)),
+            None => tokens,
+        });
         let transport = self.connections()?.transport();
         let registry = ProviderRegistry::new(transport, host, tokens, self.asker)
             .map_err(CommandError::failed)?;
@@ -149,13 +170,16 @@ impl RegistryAccess {
             ..TransportOptions::default()
         })
         .map_err(CommandError::failed)?;
-        let credentials = self.configuration.credentials()?;
+        let credentials = match &self.broker {
+            Some(broker) => broker.credentials(),
+            None => Arc::new(self.configuration.credentials()?),
+        };
         let realm = |realm: TokenRealm| Some((realm.host, Origin::of(&realm.origin)?));
         let options = ConnectionOptions {
             plain_http,
             token_realms: token_realms.into_iter().filter_map(realm).collect(),
             mirrors,
-            credentials: Arc::new(credentials),
+            credentials,
             asker: self.asker,
         };
         Ok(Connections::new(transport, options))

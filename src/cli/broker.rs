@@ -6,7 +6,9 @@
 //! which the answer comes. Who asks no more closes the other end. The broker ends with its mount's
 //! process.
 
+mod credentials;
 mod process;
+mod programs;
 mod serve;
 
 use std::ffi::OsString;
@@ -14,6 +16,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -26,6 +29,8 @@ use crate::descriptor;
 use crate::fuse::session::holders::Holder;
 use crate::fuse::session::mountinfo::MountInfo;
 use crate::fuse::session::{Manner, MountError, Mounting, SessionOptions, UnmountError};
+use crate::registry::auth::CredentialSource;
+use credentials::BrokeredCredentials;
 
 /// The longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 10;
@@ -38,6 +43,16 @@ enum Request {
     /// Mounts at the mount point, once. The kernel's connection comes with the answer, a
     /// [`MountAnswer`].
     Mount(SessionOptions),
+    /// Finds a credential for a repository, or for a registry as a whole. `again`: the registry
+    /// refused what was found before. The answer is a
+    /// [`CredentialAnswer`](credentials::CredentialAnswer).
+    Credential { host: String, repo: Option<String>, again: bool },
+    /// Forgets what credential helpers said.
+    ForgetCredentials,
+    /// Finds the token for a host of services.
+    Token { host: String },
+    /// Runs the program that signs, which was named when the mount began.
+    Sign { reference: String, tag: Option<String> },
     /// Unmounts the mount of tofufs of this number and device. The answer is an [`UnmountAnswer`].
     Unmount { id: u64, device: String, manner: Manner },
 }
@@ -67,6 +82,11 @@ impl Broker {
         let requests = process::split_off(|requests| serve::serve(requests, settings.clone()))
             .map_err(|e| CommandError::Failed(format!("no process can be split off: {e}")))?;
         Ok(Broker { requests })
+    }
+
+    /// What this process's credentials are, when it asks the broker for them.
+    pub fn credentials(self: &Arc<Self>) -> Arc<dyn CredentialSource> {
+        Arc::new(BrokeredCredentials::new(Arc::clone(self)))
     }
 
     /// Sends a request; over what is returned the answer comes.

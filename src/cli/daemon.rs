@@ -96,7 +96,9 @@ fn serve_in(
     log_file: Option<&LogWriter>,
     ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let access = Arc::new(RegistryAccess::new(&settings.network, Asker::Program));
+    let access = Arc::new(
+        RegistryAccess::new(&settings.network, Asker::Program).through(Arc::clone(&broker)),
+    );
     let settings = &mapping::resolved(settings, &access)?;
     let _entered = runtime.enter();
     let starting = TraceId::span(TraceId::of_process()).entered();
@@ -289,7 +291,7 @@ fn file_system(
     let (sources, network) = sources(settings, access)?;
     let (mut staging, mut plugin_cache) = (None, None);
     if !settings.read_only {
-        staging = Some(staging::of_mount(settings, &sources, network)?);
+        staging = Some(staging::of_mount(settings, access, &sources, network)?);
         let tree = staging::writable_tree(settings, plugin_cache::NAME)?;
         plugin_cache = Some(PluginCache::new(tree, staging::shown(settings)));
     }

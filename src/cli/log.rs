@@ -68,13 +68,13 @@ impl Sink for LogFile {
 }
 
 /// What the writing thread does.
-type Writing = Box<dyn FnOnce() + Send>;
+type WritingThread = Box<dyn FnOnce() + Send>;
 
 /// The way to the writing thread. Cheap to clone.
 #[derive(Clone)]
 pub struct LogWriter {
     /// Until the thread is started.
-    writing: Arc<Mutex<Option<Writing>>>,
+    writing: Arc<Mutex<Option<WritingThread>>>,
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
     /// Whether the file is to be opened again.
@@ -90,7 +90,7 @@ impl LogWriter {
         let reopen = Arc::new(AtomicBool::new(false));
         let budget = Budget::new(Instant::now());
         let pen = Pen { out, format, lost: Arc::clone(&lost), reopen: Arc::clone(&reopen), budget };
-        let writing: Writing = Box::new(move || pen.write_all(&lines));
+        let writing: WritingThread = Box::new(move || pen.write_all(&lines));
         let writing = Arc::new(Mutex::new(Some(writing)));
         LogWriter { writing, queue, lost, reopen, format }
     }

@@ -67,7 +67,8 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     if args.dry_run {
         return show(&plan, args.json);
     }
-    let signer = SigningSetting::new(&args.signing, &environment.base).signer(network.deadline)?;
+    let signer =
+        SigningSetting::new(&args.signing, &environment.base).signer(network.deadline, None)?;
     let policies = PolicyFiles::new(&args.policy, &environment.base).load()?;
     let runtime = daemon::runtime()?;
     let shown = PushShown(SharedProgress::new("uploaded").map_err(CommandError::failed)?);

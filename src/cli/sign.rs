@@ -21,7 +21,7 @@ pub fn run(args: &SignArgs) -> Result<(), CommandError> {
     daemon::keep_memory_private()?;
     let key = args.key.as_ref().map(|key| absolute(key, &environment.base));
     let signing = SigningSetting { key, command: args.command.clone() };
-    let Some(signer) = signing.signer(network.deadline)? else {
+    let Some(signer) = signing.signer(network.deadline, None)? else {
         return Err(CommandError::usage("name a --key or a --command"));
     };
     access::check(&network)?;

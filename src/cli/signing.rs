@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::args::sign::SigningArgs;
+use super::broker::Broker;
 use super::directories::absolute;
 use super::output::CommandError;
 use crate::failure::{Failure, Refusal};
@@ -43,13 +44,14 @@ impl SigningSetting {
         SigningSetting { key, command: args.sign_command.clone() }
     }
 
-    /// Who signs what is published, if anybody does.
+    /// Who signs what is published, if anybody does. The broker, where there is one, runs programs.
     ///
     /// # Errors
     /// The key cannot be read or used, or others can read it; the command names no program.
     pub fn signer(
         &self,
         deadline: Duration,
+        broker: Option<&Arc<Broker>>,
     ) -> Result<Option<Arc<dyn ReleaseSigner>>, CommandError> {
         if let Some(path) = &self.key {
             let failed = |rule: String| {
@@ -58,11 +60,20 @@ impl SigningSetting {
             let key = read_key(path).map_err(failed)?;
             return Ok(Some(Arc::new(KeySigner { key, deadline })));
         }
+        let Some(command) = self.command(deadline)? else { return Ok(None) };
+        Ok(Some(Arc::new(CommandSigner { command, broker: broker.cloned() })))
+    }
+
+    /// The program that signs.
+    ///
+    /// # Errors
+    /// The command names none.
+    pub fn command(&self, deadline: Duration) -> Result<Option<SignCommand>, CommandError> {
         let Some(command) = &self.command else { return Ok(None) };
         let words = split(command).ok_or_else(|| {
             CommandError::usage(format_args!("{command:?} names no program, or a quote is open"))
         })?;
-        Ok(Some(Arc::new(CommandSigner { words, deadline })))
+        Ok(Some(SignCommand { words, deadline }))
     }
 }
 
@@ -79,13 +90,21 @@ fn read_key(path: &Path) -> Result<SigningKey, String> {
 }
 
 /// A program that signs, as cosign does.
-struct CommandSigner {
+#[derive(Debug)]
+pub struct SignCommand {
     words: Vec<String>,
     deadline: Duration,
 }
 
-impl CommandSigner {
-    async fn run(&self, words: &[String]) -> Result<(), String> {
+impl SignCommand {
+    /// Has what is at `reference` signed.
+    ///
+    /// # Errors
+    /// The program failed, or did not end in time.
+    pub async fn run(&self, reference: &str, tag: Option<&str>) -> Result<(), String> {
+        let fill =
+            |word: &String| word.replace("%r", reference).replace("%t", tag.unwrap_or_default());
+        let words: Vec<String> = self.words.iter().map(fill).collect();
         let program = words.first().ok_or("it names no program")?;
         let mut command = tokio::process::Command::new(program);
         command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -104,6 +123,24 @@ impl CommandSigner {
     }
 }
 
+/// Signs by a program, and waits until the registry lists the signature.
+struct CommandSigner {
+    command: SignCommand,
+    broker: Option<Arc<Broker>>,
+}
+
+impl CommandSigner {
+    async fn run(&self, reference: &str, tag: Option<&str>) -> Result<(), String> {
+        match &self.broker {
+            Some(broker) => {
+                let tag = tag.map(str::to_owned);
+                broker.sign(reference.to_owned(), tag, self.command.deadline).await
+            }
+            None => self.command.run(reference, tag).await,
+        }
+    }
+}
+
 #[async_trait]
 impl ReleaseSigner for CommandSigner {
     async fn sign(
@@ -118,23 +155,19 @@ impl ReleaseSigner for CommandSigner {
             Refusal::new(Failure::Unsigned, &reference, rule)
                 .remedy("the tag was not written; see to the command, and try again")
         };
-        let fill = |word: &String| {
-            let tag = tag.map_or("", Tag::as_str);
-            word.replace("%r", &reference.to_string()).replace("%t", tag)
-        };
-        if tag.is_none() && self.words.iter().any(|word| word.contains("%t")) {
+        let SignCommand { words, deadline } = &self.command;
+        if tag.is_none() && words.iter().any(|word| word.contains("%t")) {
             return Err(refuse("the command wants a tag (%t), and it was named by digest".into()));
         }
         let listed = async || upload.referrers(&repo.name, &subject.digest).await.whole();
         let before = listed().await?.len();
-        let words: Vec<String> = self.words.iter().map(fill).collect();
-        self.run(&words).await.map_err(&refuse)?;
+        self.run(&reference.to_string(), tag.map(Tag::as_str)).await.map_err(&refuse)?;
         let begun = tokio::time::Instant::now();
         while listed().await?.len() <= before {
-            if begun.elapsed() > self.deadline {
+            if begun.elapsed() > *deadline {
                 return Err(refuse(format!(
                     "{} ended well, and the registry lists no new signature of it after {:?}",
-                    words[0], self.deadline
+                    words[0], deadline
                 )));
             }
             tokio::time::sleep(LISTED_PAUSE).await;

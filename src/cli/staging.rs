@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::access::RegistryAccess;
 use super::output::CommandError;
 use super::settings::MountSettings;
 use super::source::SourceSetting;
@@ -27,6 +28,7 @@ use crate::stage::{self, OpenUpload, PublishDestination, Stage, StageState};
 /// stores.
 pub fn of_mount(
     settings: &MountSettings,
+    access: &RegistryAccess,
     sources: &[facts::MountSource],
     network: Option<&Connections>,
 ) -> Result<StagingArea, CommandError> {
@@ -37,7 +39,7 @@ pub fn of_mount(
         mapping: settings.mapping.clone().unwrap_or_default(),
         allow_overwrite: settings.allow_overwrite,
         limits: settings.limits,
-        signer: settings.signing.signer(settings.network.deadline)?,
+        signer: settings.signing.signer(settings.network.deadline, access.broker())?,
     })
     .map_err(CommandError::failed)?;
     let options = staging::StagingOptions {

@@ -37,7 +37,7 @@ pub use docker::DockerFiles;
 use docker::{DockerFile, DockerStore, NamedFile};
 pub use prefix::{Prefix, PrefixError, Specificity};
 pub use program::{Program, ProgramError};
-pub use token::{HostToken, HostTokens, TokenProgram};
+pub use token::{HostToken, HostTokens, TokenAsking, TokenProgram};
 
 /// How long a credential helper may take.
 pub const PROGRAM_LIMIT: Duration = Duration::from_secs(10);

@@ -51,11 +51,14 @@ impl<'a> Home<'a> {
         auths(&self.host(), PASSWORD)
     }
 
-    /// A credential helper on the PATH that knows the registry alone.
+    /// A credential helper on the PATH that knows the registry alone, and fails if it was handed more
+    /// than three pipes.
     fn helper(&self, name: &str) {
         let answer = json!({"ServerURL": format!("https://{}", self.host()), "Username": USER, "Secret": PASSWORD});
         let script = format!(
-            "#!/bin/sh\ntest \"$1\" = get || exit 2\ntest \"$(cat)\" = 'https://{}' && echo '{answer}' && exit\n\
+            "#!/bin/sh\nfor fd in /proc/$$/fd/*; do\n  case $(readlink \"$fd\") in pipe:*|\"$0\"|'') ;; \
+             *) exit 3;; esac\ndone\n\
+             test \"$1\" = get || exit 2\ntest \"$(cat)\" = 'https://{}' && echo '{answer}' && exit\n\
              echo 'credentials not found in native keychain'\nexit 1\n",
             self.host()
         );

@@ -449,6 +449,8 @@ fn an_aborted_connection_ends_the_process_and_leaves_no_mount() {
         Err(e) => return skip(&format!("the fuse control file system cannot be mounted: {e}")),
     };
     let child = in_foreground(&place);
+    // Answered when the kernel and the process have agreed.
+    assert!(fs::metadata(place.point()).unwrap().is_dir());
     let table = mountinfo::read().unwrap();
     let device = mountinfo::top_at(&table, &place.point()).unwrap().device.clone();
     let minor = device.split(':').nth(1).unwrap();

@@ -11,10 +11,11 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::programs::{Programs, answer_with};
 use super::{MountAnswer, REQUEST_MAX, Request, UnmountAnswer};
 use crate::cli::settings::MountSettings;
 use crate::descriptor;
-use crate::fuse::session::{self, Manner, MountError, UnmountError, mountinfo};
+use crate::fuse::session::{self, Manner, MountError, SessionOptions, UnmountError, mountinfo};
 
 /// What the kernel shows as this process's name.
 const NAME: &std::ffi::CStr = c"tofufs-broker";
@@ -35,6 +36,7 @@ pub(super) fn serve(requests: OwnedFd, settings: MountSettings) {
 }
 
 async fn answer_all(requests: OwnedFd, settings: Arc<MountSettings>) -> io::Result<()> {
+    let programs = Arc::new(Programs::new(&settings));
     // A signal to all processes of a terminal or a service ends the mount's process, which then
     // wants to be unmounted. They are caught, not ignored: what this process runs would ignore them
     // too.
@@ -53,30 +55,54 @@ async fn answer_all(requests: OwnedFd, settings: Arc<MountSettings>) -> io::Resu
         let (length @ 1.., Some(connection)) = received else { return Ok(()) };
         bytes.truncate(length);
         if let Ok(request) = serde_json::from_slice(&bytes) {
-            tokio::spawn(answer(request, UnixStream::from(connection), Arc::clone(&settings)));
+            let (settings, programs) = (Arc::clone(&settings), Arc::clone(&programs));
+            tokio::spawn(answer(request, UnixStream::from(connection), settings, programs));
         }
     }
 }
 
 /// Does what is asked. Who asked may be gone by then.
-async fn answer(request: Request, connection: UnixStream, settings: Arc<MountSettings>) {
-    let work = move || match request {
-        Request::Mount(options) => match session::mount(&settings.mountpoint, &options) {
-            Ok(device) => {
-                let sent = text(&MountAnswer::Done);
-                let _ = descriptor::send(&connection, &sent, device.as_fd());
-                if settings.in_background {
-                    // As the mount's process does, and for the same reason not before.
-                    let _ = rustix::process::setsid();
-                }
-            }
-            Err(e) => tell(&connection, &MountAnswer::Refused(rule(e))),
-        },
+async fn answer(
+    request: Request,
+    connection: UnixStream,
+    settings: Arc<MountSettings>,
+    programs: Arc<Programs>,
+) {
+    let _ = match request {
+        Request::Credential { host, repo, again } => {
+            answer_with(connection, programs.credential(&host, repo.as_deref(), again)).await
+        }
+        Request::ForgetCredentials => {
+            programs.forget();
+            Ok(())
+        }
+        Request::Token { host } => answer_with(connection, programs.token(&host)).await,
+        Request::Sign { reference, tag } => {
+            answer_with(connection, programs.sign(&reference, tag.as_deref())).await
+        }
+        Request::Mount(options) => blocking(move || mount(&connection, &options, &settings)).await,
         Request::Unmount { id, device, manner } => {
-            tell(&connection, &unmounted(id, &device, manner));
+            blocking(move || tell(&connection, &unmounted(id, &device, manner))).await
         }
     };
-    let _ = tokio::task::spawn_blocking(work).await;
+}
+
+async fn blocking(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+fn mount(connection: &UnixStream, options: &SessionOptions, settings: &MountSettings) {
+    match session::mount(&settings.mountpoint, options) {
+        Ok(device) => {
+            let sent = text(&MountAnswer::Done);
+            let _ = descriptor::send(connection, &sent, device.as_fd());
+            if settings.in_background {
+                // As the mount's process does, and for the same reason not before.
+                let _ = rustix::process::setsid();
+            }
+        }
+        Err(e) => tell(connection, &MountAnswer::Refused(rule(e))),
+    }
 }
 
 fn text(answer: &impl Serialize) -> Vec<u8> {

@@ -2,8 +2,11 @@
 //! blocks (and `credentials.tfrc.json`, which is a file of such), a credentials helper. In this
 //! order; the first that has one decides.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -33,9 +36,17 @@ pub struct TokenProgram {
     pub directories: Vec<PathBuf>,
 }
 
+/// Somebody else who runs the program that knows tokens.
+#[async_trait]
+pub trait TokenAsking: fmt::Debug + Send + Sync {
+    /// The token that it knows for `host`.
+    async fn token(&self, host: &Host) -> Result<Option<HostToken>, CredentialError>;
+}
+
 /// All sources of tokens. The default has none.
 #[derive(Clone, Default, Debug)]
 pub struct HostTokens {
+    asking: Option<Arc<dyn TokenAsking>>,
     variables: Vec<(Host, HostToken)>,
     blocks: Vec<(Host, HostToken)>,
     program: Option<TokenProgram>,
@@ -44,7 +55,12 @@ pub struct HostTokens {
 impl HostTokens {
     /// Tokens of `credentials` blocks, and of a helper.
     pub fn new(blocks: Vec<(Host, HostToken)>, program: Option<TokenProgram>) -> HostTokens {
-        HostTokens { variables: Vec::new(), blocks, program }
+        HostTokens { asking: None, variables: Vec::new(), blocks, program }
+    }
+
+    /// The same, where `asking` runs the program.
+    pub fn asking(self, asking: Arc<dyn TokenAsking>) -> HostTokens {
+        HostTokens { asking: Some(asking), ..self }
     }
 
     /// Takes the token of a variable, if it is one that holds one: `_` stands for `.` in its name,
@@ -68,6 +84,9 @@ impl HostTokens {
             return Ok(Some(token.clone()));
         }
         let Some(program) = &self.program else { return Ok(None) };
+        if let Some(asking) = &self.asking {
+            return asking.token(host).await;
+        }
         program.get(host).await.map_err(|reason| CredentialError {
             host: host.clone(),
             source_name: program.file_name(),
