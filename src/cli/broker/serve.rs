@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::net::RecvFlags;
 use serde::Serialize;
 use tokio::io::Interest;
@@ -12,15 +13,16 @@ use tokio::net::UnixDatagram;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{MountAnswer, REQUEST_MAX, Request, UnmountAnswer};
+use crate::cli::handover::MountStart;
 use crate::cli::settings::MountSettings;
 use crate::descriptor;
-use crate::fuse::session::{self, Manner, MountError, UnmountError, mountinfo};
+use crate::fuse::session::{self, Manner, MountError, UnmountError, mountinfo, over};
 
 /// What the kernel shows as this process's name.
 const NAME: &std::ffi::CStr = c"tofufs-broker";
 
 /// Does what the mount's process asks, until that has ended.
-pub(super) fn serve(requests: OwnedFd, settings: MountSettings) {
+pub(super) fn serve(requests: OwnedFd, settings: MountSettings, start: MountStart) {
     let _ = rustix::thread::set_name(NAME);
     if settings.in_background {
         // As the mount's process does after mounting.
@@ -29,12 +31,15 @@ pub(super) fn serve(requests: OwnedFd, settings: MountSettings) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
     // The other end sees why: nobody answers.
-    let _ = runtime.block_on(answer_all(requests, Arc::new(settings)));
+    let _ = runtime.block_on(answer_all(
+        requests,
+        Arc::new(Brokerage { settings, start, made: Mutex::default() }),
+    ));
     // What blocks is left behind.
     runtime.shutdown_background();
 }
 
-async fn answer_all(requests: OwnedFd, settings: Arc<MountSettings>) -> io::Result<()> {
+async fn answer_all(requests: OwnedFd, brokerage: Arc<Brokerage>) -> io::Result<()> {
     // A signal to all processes of a terminal or a service ends the mount's process, which then
     // wants to be unmounted. They are caught, not ignored: what this process runs would ignore them
     // too.
@@ -53,30 +58,94 @@ async fn answer_all(requests: OwnedFd, settings: Arc<MountSettings>) -> io::Resu
         let (length @ 1.., Some(connection)) = received else { return Ok(()) };
         bytes.truncate(length);
         if let Ok(request) = serde_json::from_slice(&bytes) {
-            tokio::spawn(answer(request, UnixStream::from(connection), Arc::clone(&settings)));
+            tokio::spawn(answer(request, UnixStream::from(connection), Arc::clone(&brokerage)));
         }
     }
 }
 
+/// What the broker knows of its mount.
+struct Brokerage {
+    settings: MountSettings,
+    start: MountStart,
+    /// A mount that has no place yet.
+    made: Mutex<Option<OwnedFd>>,
+}
+
 /// Does what is asked. Who asked may be gone by then.
-async fn answer(request: Request, connection: UnixStream, settings: Arc<MountSettings>) {
+async fn answer(request: Request, connection: UnixStream, brokerage: Arc<Brokerage>) {
     let work = move || match request {
-        Request::Mount(options) => match session::mount(&settings.mountpoint, &options) {
-            Ok(device) => {
-                let sent = text(&MountAnswer::Done);
-                let _ = descriptor::send(&connection, &sent, device.as_fd());
-                if settings.in_background {
-                    // As the mount's process does, and for the same reason not before.
-                    let _ = rustix::process::setsid();
-                }
-            }
-            Err(e) => tell(&connection, &MountAnswer::Refused(rule(e))),
-        },
+        Request::Mount(options) => {
+            brokerage
+                .mounted(&connection, session::mount(&brokerage.settings.mountpoint, &options));
+        }
+        Request::MountOver { old, options } => {
+            let made = brokerage.there(old).and_then(|old| over::made(&old, &options));
+            let device = made.map(|(device, mount)| {
+                *brokerage.made.lock() = mount;
+                device
+            });
+            brokerage.mounted(&connection, device);
+        }
+        Request::TakePlace { old } => {
+            let placed = brokerage.placed(old);
+            tell(&connection, &placed.map_or_else(MountAnswer::Refused, |()| MountAnswer::Done));
+        }
+        Request::Successor => brokerage.start_successor(connection),
         Request::Unmount { id, device, manner } => {
             tell(&connection, &unmounted(id, &device, manner));
         }
     };
     let _ = tokio::task::spawn_blocking(work).await;
+}
+
+impl Brokerage {
+    /// Sends the kernel's connection, or why there is none.
+    fn mounted(&self, connection: &UnixStream, device: Result<OwnedFd, MountError>) {
+        match device {
+            Ok(device) => {
+                let sent = text(&MountAnswer::Done);
+                let _ = descriptor::send(connection, &sent, device.as_fd());
+                if self.settings.in_background {
+                    // As the mount's process does, and for the same reason not before.
+                    let _ = rustix::process::setsid();
+                }
+            }
+            Err(e) => tell(connection, &MountAnswer::Refused(rule(e))),
+        }
+    }
+
+    /// The mount of tofufs that is seen at the mount point, if it has this number.
+    fn there(&self, id: u64) -> Result<mountinfo::MountInfo, MountError> {
+        let point = &self.settings.mountpoint;
+        let table = mountinfo::read().unwrap_or_default();
+        let top = mountinfo::top_at(&table, point).filter(|top| top.id == id && top.is_ours());
+        top.cloned().ok_or_else(|| MountError::Refused {
+            point: point.clone(),
+            rule: "what was mounted there is gone".to_owned(),
+        })
+    }
+
+    fn placed(&self, old: u64) -> Result<(), String> {
+        let Some(mount) = self.made.lock().take() else { return Ok(()) };
+        let old = self.there(old).map_err(rule)?;
+        over::put_in_place(&mount, &old)
+            .map_err(|e| format!("it cannot be put in the place of the old one: {e}"))
+    }
+
+    /// Starts the successor, and waits until it ends, as a parent has to. Where it cannot be started
+    /// its streams are closed, which is seen at their other end.
+    fn start_successor(&self, connection: UnixStream) {
+        let stderr = descriptor::receive(&connection, &mut [0], RecvFlags::empty());
+        let (Ok((_, Some(stderr))), Ok(stdout)) = (stderr, connection.try_clone()) else { return };
+        let mut command = self.start.successor();
+        command.stdin(OwnedFd::from(connection)).stdout(OwnedFd::from(stdout)).stderr(stderr);
+        let child = command.spawn();
+        // Closes this process's copies of the streams.
+        drop(command);
+        if let Ok(mut child) = child {
+            let _ = child.wait();
+        }
+    }
 }
 
 fn text(answer: &impl Serialize) -> Vec<u8> {
