@@ -17,19 +17,10 @@ use super::privileges::SandboxStatus;
 use super::settings::MountSettings;
 use super::source::SourceSetting;
 use super::tofurc::mount_mapping::MountMapping;
-use super::{notify, staging, state, status};
+use super::{staging, state, status};
 use crate::fs::{self, Fs};
 use crate::fuse::session::Session;
 use crate::stage;
-
-/// The process that serves in the place of this one.
-#[derive(Clone, Copy, Debug)]
-pub struct Successor {
-    /// Its number.
-    pub pid: u32,
-    /// Whether a service manager knows that it is the one that counts now.
-    pub is_followed: bool,
-}
 
 /// A mount as it is controlled.
 pub struct Controlled {
@@ -53,7 +44,7 @@ pub struct Controlled {
     /// Held while a process is on its way to take over.
     pub upgrading: tokio::sync::Mutex<()>,
     /// The process that took over.
-    pub successor: watch::Sender<Option<Successor>>,
+    pub successor: watch::Sender<Option<u32>>,
 }
 
 #[async_trait]
@@ -87,7 +78,7 @@ impl Service for Controlled {
                 serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
             }
             ControlRequest::Upgrade { program, trace: _ } => {
-                self.upgraded(program).await.map(|successor| successor.pid.into())
+                self.upgraded(program).await.map(Into::into)
             }
             ControlRequest::Refresh { path, accept, trace: _ } => {
                 let path = self.path_to_refresh(path).await?;
@@ -124,7 +115,7 @@ impl Controlled {
     }
 
     /// Starts a process that serves in the place of this one.
-    async fn upgraded(&self, program: PathBuf) -> Result<Successor, String> {
+    async fn upgraded(&self, program: PathBuf) -> Result<u32, String> {
         let _upgrading = self.upgrading.lock().await;
         if self.successor.borrow().is_some() {
             return Err("another process serves it already".to_owned());
@@ -159,10 +150,9 @@ impl Controlled {
         self.session.replace();
         self.metrics.as_ref().inspect(|metrics| metrics.handed_over());
         tracing::info!("the process {pid} serves the mount now");
-        let successor = Successor { pid, is_followed: notify::successor(pid) };
         self.adopt();
-        self.successor.send_replace(Some(successor));
-        Ok(successor)
+        self.successor.send_replace(Some(pid));
+        Ok(pid)
     }
 
     /// Stays the parent of the successor, and of those that come after it.

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::access::RegistryAccess;
 use super::broker::Broker;
 use super::control::Socket;
-use super::controlled::{Controlled, Successor};
+use super::controlled::Controlled;
 use super::handover::MountStart;
 use super::lifecycle::{self, Signals};
 use super::log::LogWriter;
@@ -179,8 +179,7 @@ impl Daemon<'_> {
             None => over::clear_left(&settings.mountpoint, broker.as_ref())
                 .map_err(CommandError::failed)
                 .and(ended),
-            // A service manager follows the successor by itself.
-            Some(Successor { is_followed, .. }) if is_followed || !stays => ended,
+            Some(_) if !stays => ended,
             Some(_) => {
                 broker.end();
                 runtime.block_on(lifecycle::until_children_ended(&mut signals, log_file.is_some()))

@@ -10,37 +10,25 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The variable that names the manager's socket.
 const SOCKET: &str = "NOTIFY_SOCKET";
 
-/// What it is told of a mount that can be used.
-const MOUNTED: &str = "READY=1\nSTATUS=Mounted";
+/// What it is told.
+const MESSAGE: &[u8] = b"READY=1\nSTATUS=Mounted";
 
 /// Tells the manager that started this process that the mount can be used, if one waits for it. A
 /// manager that cannot be told gives up by its own limit; the log says why.
 pub fn ready() {
-    tell(MOUNTED);
-}
-
-/// Tells the manager that another process is the one that it started; whether there is a manager
-/// that was told.
-pub fn successor(pid: u32) -> bool {
-    tell(&format!("MAINPID={pid}\n{MOUNTED}"))
-}
-
-fn tell(message: &str) -> bool {
-    let Some(socket) = env::var_os(SOCKET).filter(|name| !name.is_empty()) else { return false };
-    let sent = send(&socket, message.as_bytes());
-    if let Err(error) = &sent {
+    let Some(socket) = env::var_os(SOCKET).filter(|name| !name.is_empty()) else { return };
+    if let Err(error) = send(&socket) {
         tracing::warn!(%error, "the service manager at {} cannot be told", socket.display());
     }
-    sent.is_ok()
 }
 
 /// A name that begins with @ is one of the abstract namespace.
-fn send(socket: &OsStr, message: &[u8]) -> io::Result<()> {
+fn send(socket: &OsStr) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(message, &address)?;
+    UnixDatagram::unbound()?.send_to_addr(MESSAGE, &address)?;
     Ok(())
 }
 
@@ -61,11 +49,11 @@ mod tests {
             (UnixDatagram::bind_addr(&abstract_name).unwrap(), OsString::from(format!("@{name}"))),
         ];
         for (manager, socket) in managers {
-            send(&socket, MOUNTED.as_bytes()).unwrap();
+            send(&socket).unwrap();
             let mut told = [0; 64];
             let length = manager.recv(&mut told).unwrap();
             assert!(told[..length].starts_with(b"READY=1\n"));
         }
-        assert!(send(dir.path().join("nobody").as_os_str(), b"").is_err());
+        assert!(send(dir.path().join("nobody").as_os_str()).is_err());
     }
 }

@@ -2,7 +2,7 @@
 //! process is killed.
 
 use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -299,32 +299,6 @@ fn in_the_foreground_the_first_process_stays_until_the_last_one_has_ended() {
         assert!(gone(pid), "{log}");
     }
     assert_eq!(stacked(&place), 0);
-}
-
-#[test]
-fn a_service_manager_is_told_of_the_process_that_serves() {
-    let Some(place) = of_root() else { return };
-    let socket = place.path("notify");
-    let manager = UnixDatagram::bind(&socket).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut command = place.command();
-    command.args(["mount", "--foreground"]).arg(place.source()).arg(place.point());
-    let mut first = command.env("NOTIFY_SOCKET", &socket).stderr(Stdio::null()).spawn().unwrap();
-    let told = || {
-        let mut told = [0; 128];
-        let length = manager.recv(&mut told).expect("the manager is told");
-        String::from_utf8_lossy(&told[..length]).into_owned()
-    };
-    assert!(told().starts_with("READY=1\n"));
-    upgraded(&place);
-    let pid = place.pid();
-    assert!(told().starts_with(&format!("MAINPID={}\n", pid.as_raw_nonzero())));
-    upgraded(&place);
-    let last = place.pid();
-    kill_process(last, Signal::TERM).unwrap();
-    eventually("the mount is gone", || stacked(&place) == 0);
-    eventually("no process is left", || gone(pid) && gone(last));
-    assert_eq!(first.wait().unwrap().code(), Some(0));
 }
 
 /// Processes of the mount: the one that serves, and a successor on its way.
