@@ -17,11 +17,13 @@ pub mod carried;
 pub mod commit;
 pub mod config;
 pub mod control;
+pub mod controlled;
 pub mod copy;
 pub mod daemon;
 pub mod directories;
 pub mod doctor;
 pub mod export;
+pub mod handover;
 pub mod helper;
 pub mod imported;
 pub mod lifecycle;
@@ -59,10 +61,12 @@ pub mod source;
 pub mod staging;
 pub mod state;
 pub mod status;
+pub mod takeover;
 pub mod tofurc;
 pub mod trace;
 pub mod typed;
 pub mod umount;
+pub mod upgrade;
 pub mod users;
 pub mod verify;
 pub mod workshop;
@@ -127,6 +131,7 @@ fn carried_out(line: CommandLine, words: &[OsString]) -> Result<(), CommandError
     match line.command {
         Command::Mount(args) => mount::run(&args, words),
         Command::Umount(args) => umount::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Refresh(args) => refresh::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Doctor(args) => doctor::run(&args),

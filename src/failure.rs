@@ -19,6 +19,8 @@ pub enum Failure {
     Exists,
     /// It is in use: a file that is open for writing, or that changed while it was read.
     Busy,
+    /// Another process of this program does it now, which is to be asked.
+    HandedOver,
     /// Not asked for, since who asks has used up the requests that are sent for him.
     Crowded,
     /// 401 or 403: the credential, or the lack of one, does not suffice. Or a local file that may
@@ -65,6 +67,7 @@ impl Failure {
             Failure::Absent => "absent",
             Failure::Exists => "exists",
             Failure::Busy => "busy",
+            Failure::HandedOver => "handed_over",
             Failure::Crowded => "crowded",
             Failure::Denied => "denied",
             Failure::ReadOnly => "read_only",
@@ -100,6 +103,7 @@ impl Failure {
             | Failure::TooLarge
             | Failure::Unsupported => false,
             Failure::Busy
+            | Failure::HandedOver
             | Failure::Crowded
             | Failure::TimedOut
             | Failure::Unreachable

@@ -33,6 +33,7 @@ mod refresh;
 mod releases;
 mod replaced;
 mod report;
+mod retired;
 mod spaces;
 mod speaking;
 pub mod staging;
@@ -75,6 +76,7 @@ use handles::Handles;
 use inodes::{DirectoryName, Inodes};
 use node::{InodeNode, ProviderView};
 use releases::{Releases, fill};
+use retired::Retired;
 use spaces::Spaces;
 use speaking::ReferrerView;
 use views::Views;
@@ -117,6 +119,7 @@ pub struct Fs {
     directories: Directories,
     xattrs: ExtendedAttributes,
     writable: Arc<Writable>,
+    retired: Retired,
 }
 
 impl Fs {
@@ -150,12 +153,19 @@ impl Fs {
         let views = Arc::new(Views::new(facts.clone(), inodes.clone(), clients.clone()));
         let publishing =
             Publishing::new(views.clone(), failures.clone(), handles.clone(), options.staging);
-        let writable =
-            Writable::new(handles.clone(), releases.clone(), clients.clone(), publishing);
+        let retired = Retired::default();
+        let writable = Writable::new(
+            handles.clone(),
+            releases.clone(),
+            clients.clone(),
+            publishing,
+            retired.clone(),
+        );
         let xattrs = ExtendedAttributes {
             facts: facts.clone(),
             failures: failures.clone(),
             control: options.control,
+            retired: retired.clone(),
         };
         let directories = Directories::new(
             handles.clone(),
@@ -178,7 +188,19 @@ impl Fs {
             directories,
             xattrs,
             writable: Arc::new(writable),
+            retired,
         })
+    }
+
+    /// Another process serves in the place of this one. What is open is served until it is closed;
+    /// operations that would begin to write answer ESTALE, by which the kernel finds the other.
+    pub fn retire(&self) {
+        self.retired.retire();
+        // Who opens something now sees by the flag that it is claimed.
+        self.handles.find_local(|open| {
+            self.writable.claim(open);
+            false
+        });
     }
 
     /// The facts below.

@@ -13,6 +13,7 @@ mod blob;
 pub mod directory;
 mod early;
 mod error;
+mod handover;
 mod ignore;
 pub mod journal;
 pub mod plan;
@@ -36,6 +37,7 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 pub use blob::{PushBlob, Workshop};
+pub use handover::StageAtRest;
 pub use journal::Stand;
 pub use push::Pushed;
 pub use roots::{RootTarget, staged_path, target};
@@ -168,6 +170,8 @@ pub struct Stage {
     signer: Option<Arc<dyn ReleaseSigner>>,
     /// Of two that commit one root at once, one does.
     commits: Flights<RelPath, Vec<Pushed>, Refusal>,
+    /// Whether this process is the one that commits, and what it has under way.
+    going: handover::Commits,
     /// For sending ahead of a commit, one at a time.
     early: Semaphore,
     /// The roots that are sealed, with what happens to them.
@@ -213,6 +217,7 @@ impl Stage {
             allow_overwrite: options.allow_overwrite,
             signer: options.signer,
             commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
+            going: handover::Commits::default(),
             early: Semaphore::new(1),
             sealed: Mutex::new(BTreeMap::new()),
         }))
@@ -325,6 +330,11 @@ impl Stage {
         root: &RelPath,
         request: &CommitRequest,
     ) -> Result<Vec<Pushed>, Refusal> {
+        let Some(_under_way) = self.going.begin().await else {
+            let rule = "another process of tofufs serves the mount now";
+            return Err(Refusal::new(Failure::HandedOver, roots::subject(root), rule)
+                .remedy("commit it again"));
+        };
         let _seal = Seal::new(Arc::clone(self), root);
         let done = self.commit_sealed(root, request).await;
         if let Err(error) = &done {
@@ -418,6 +428,10 @@ impl Stage {
         let target = target(root)?;
         let subject = roots::subject(root);
         let dir = self.staging.open(root)?;
+        if let Some(held) = self.held_before(dir.as_fd(), &subject)? {
+            let rule = format!("{held} is open for writing since before the mount was upgraded");
+            return Err(Refusal::new(Failure::Busy, subject, rule).remedy("close it first"));
+        }
         let snapshot = Snapshot::of(dir.as_fd(), &subject)?;
         let plans = match target {
             RootTarget::Release(repo, tag) => {

@@ -76,6 +76,21 @@ pub enum Command {
     /// Works on a mount whose process is dead too.
     #[command(after_help = "Example:\n  tofufs umount /mnt/tofu")]
     Umount(UmountArgs),
+    /// Have another process serve a mount, in the version of this program, while it is in use
+    ///
+    /// For after this program was replaced, or its configuration. The program that mounted is
+    /// started anew, from where it lay then, with the same words and environment; what is in
+    /// configuration files by now counts. Commits that are under way end first. Then the new process mounts in the place of
+    /// the old one, which serves what is open in it until that is closed. Where the new one does
+    /// not come up, the old one goes on, and the exit code is 1.
+    ///
+    /// There is no moment without the mount (before Linux 6.5 the old one stays below, with its
+    /// process, until both are unmounted). It is for mounts of root: an ordinary user cannot mount
+    /// in the place of a mount that is in use, is told so, and unmounts and mounts again.
+    ///
+    /// MOUNTPOINT may be the NAME of a mount in a configuration file.
+    #[command(after_help = "Examples:\n  tofufs upgrade /mnt/tofu\n  systemctl reload tofufs@work")]
+    Upgrade(UpgradeArgs),
     /// Forget what is remembered below a path, now
     ///
     /// Tags, lists and refusals are asked for again at the next look; verified content is kept.
@@ -389,6 +404,14 @@ pub struct UmountArgs {
     /// Take a mount out of sight that is in use; who has something open keeps it until it is closed
     #[arg(short, long)]
     pub lazy: bool,
+}
+
+/// Arguments of `upgrade`.
+#[derive(Args, Debug)]
+pub struct UpgradeArgs {
+    /// The mount point, or the NAME of a mount in a configuration file
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub mountpoint: PathBuf,
 }
 
 /// Arguments of `refresh`.

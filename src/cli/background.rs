@@ -18,9 +18,12 @@ use crate::fuse::session::within;
 /// How long a mount may take to get ready. It depends on no answer of a registry, for which it
 /// waits a few seconds.
 const READY_LIMIT: Duration = Duration::from_secs(60);
-const READY: &str = "ready";
-const FAILED: &str = "failed ";
-const SOURCE: &str = "source ";
+/// The last line of a process whose mount is ready.
+pub const READY: &str = "ready";
+/// How the last line of one begins that has none.
+pub const FAILED: &str = "failed ";
+/// How a line begins that tells of a source that fails.
+pub const SOURCE: &str = "source ";
 /// The most that is passed on, in bytes.
 const TOLD_MAX: u64 = 256 * 1024;
 
@@ -111,7 +114,8 @@ fn in_one_line(sentence: &impl ToString) -> String {
     sentence.to_string().replace(['\n', '\r'], " ")
 }
 
-fn tell(line: &str) -> io::Result<()> {
+/// Says a line to who started this process.
+pub fn tell(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()

@@ -23,11 +23,13 @@ use rustix::net::RecvFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::handover::MountStart;
 use super::output::CommandError;
 use super::settings::MountSettings;
 use crate::descriptor;
 use crate::fuse::session::holders::Holder;
 use crate::fuse::session::mountinfo::MountInfo;
+use crate::fuse::session::over::Replacing;
 use crate::fuse::session::{Manner, MountError, Mounting, SessionOptions, UnmountError};
 use crate::registry::auth::CredentialSource;
 use credentials::BrokeredCredentials;
@@ -53,6 +55,15 @@ enum Request {
     Token { host: String },
     /// Runs the program that signs, which was named when the mount began.
     Sign { reference: String, tag: Option<String> },
+    /// Makes a mount for the place of the one of this number. The answer is as to `Mount`.
+    MountOver { old: u64, options: SessionOptions },
+    /// Gives that mount the place. The answer is a [`MountAnswer`].
+    TakePlace { old: u64 },
+    /// Starts the program of this mount once more, as its successor: with the words, the
+    /// environment and the directory with which this one was started, and nothing that the mount's
+    /// process could choose. The connection becomes its standard input and output; over it comes
+    /// its standard error before. There is no answer.
+    Successor,
     /// Unmounts the mount of tofufs of this number and device. The answer is an [`UnmountAnswer`].
     Unmount { id: u64, device: String, manner: Manner },
 }
@@ -78,8 +89,9 @@ pub struct Broker {
 
 impl Broker {
     /// Splits the broker off. This process must have one thread.
-    pub fn start(settings: &MountSettings) -> Result<Broker, CommandError> {
-        let requests = process::split_off(|requests| serve::serve(requests, settings.clone()))
+    pub fn start(settings: &MountSettings, start: &MountStart) -> Result<Broker, CommandError> {
+        let serve = |requests| serve::serve(requests, settings.clone(), start.clone());
+        let requests = process::split_off(serve)
             .map_err(|e| CommandError::Failed(format!("no process can be split off: {e}")))?;
         Ok(Broker { requests })
     }
@@ -112,16 +124,48 @@ impl Broker {
     }
 }
 
-impl Mounting for Broker {
-    fn mount(&self, point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
+impl Broker {
+    /// Starts the successor of this mount's process; the other end of its standard streams.
+    pub fn successor(&self) -> io::Result<UnixStream> {
+        let stream = self.send(&Request::Successor)?;
+        descriptor::send(&stream, b"\n", io::stderr().as_fd())?;
+        Ok(stream)
+    }
+
+    /// Has it end: its successors belong to who stays.
+    pub fn end(&self) {
+        let _ = rustix::net::shutdown(&self.requests, rustix::net::Shutdown::Both);
+    }
+
+    fn device(&self, point: &Path, request: &Request) -> Result<OwnedFd, MountError> {
         let refused = |rule| MountError::Refused { point: point.to_owned(), rule };
-        match self.ask(&Request::Mount(options.clone())).map_err(refused)? {
+        match self.ask(request).map_err(refused)? {
             (MountAnswer::Done, Some(device)) => Ok(device),
             (MountAnswer::Done, None) => {
                 Err(refused("the mount's broker sent no descriptor".to_owned()))
             }
             (MountAnswer::Refused(rule), _) => Err(refused(rule)),
         }
+    }
+}
+
+impl Replacing for Broker {
+    fn mount_over(&self, old: &MountInfo, options: &SessionOptions) -> Result<OwnedFd, MountError> {
+        self.device(&old.point, &Request::MountOver { old: old.id, options: options.clone() })
+    }
+
+    fn take_place(&self, old: &MountInfo) -> Result<(), MountError> {
+        let refused = |rule| MountError::Refused { point: old.point.clone(), rule };
+        match self.ask(&Request::TakePlace { old: old.id }).map_err(refused)?.0 {
+            MountAnswer::Done => Ok(()),
+            MountAnswer::Refused(rule) => Err(refused(rule)),
+        }
+    }
+}
+
+impl Mounting for Broker {
+    fn mount(&self, point: &Path, options: &SessionOptions) -> Result<OwnedFd, MountError> {
+        self.device(point, &Request::Mount(options.clone()))
     }
 
     fn unmount(&self, entry: &MountInfo, manner: Manner) -> Result<(), UnmountError> {

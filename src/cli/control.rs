@@ -80,6 +80,14 @@ pub enum ControlRequest {
     /// Its mapping of providers. The reply is a
     /// [`MountMapping`](super::tofurc::mount_mapping::MountMapping).
     Mapping(()),
+    /// To have another process serve in its place.
+    Upgrade {
+        /// The program of that process.
+        program: PathBuf,
+        /// The trace that it belongs to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceId>,
+    },
     /// What it was told that other commands can take over. The reply has the values of options by
     /// their names.
     Settings(()),
@@ -89,9 +97,9 @@ impl ControlRequest {
     /// The span of what is done for it.
     fn span(&self) -> Span {
         match self {
-            ControlRequest::Commit { trace, .. } | ControlRequest::Refresh { trace, .. } => {
-                TraceId::span(*trace)
-            }
+            ControlRequest::Commit { trace, .. }
+            | ControlRequest::Refresh { trace, .. }
+            | ControlRequest::Upgrade { trace, .. } => TraceId::span(*trace),
             ControlRequest::Status(())
             | ControlRequest::Mapping(())
             | ControlRequest::Settings(()) => Span::none(),
@@ -218,16 +226,23 @@ impl Silent {
 struct Turns {
     short: Semaphore,
     long: Semaphore,
+    upgrade: Semaphore,
 }
 
 impl Turns {
     fn new() -> Self {
-        Turns { short: Semaphore::new(AT_A_TIME), long: Semaphore::new(AT_A_TIME) }
+        Turns {
+            short: Semaphore::new(AT_A_TIME),
+            long: Semaphore::new(AT_A_TIME),
+            upgrade: Semaphore::new(1),
+        }
     }
 
     async fn of(&self, request: &ControlRequest) -> Option<SemaphorePermit<'_>> {
         let turn = match request {
             ControlRequest::Commit { .. } => &self.long,
+            // It waits for commits.
+            ControlRequest::Upgrade { .. } => &self.upgrade,
             ControlRequest::Status(())
             | ControlRequest::Refresh { .. }
             | ControlRequest::Mapping(())
@@ -419,7 +434,9 @@ mod tests {
                 }
                 ControlRequest::Status(()) => Ok("fine".into()),
                 ControlRequest::Refresh { path, .. } => Err(format!("not {path}")),
-                ControlRequest::Mapping(()) | ControlRequest::Settings(()) => Ok(Value::Null),
+                ControlRequest::Mapping(())
+                | ControlRequest::Settings(())
+                | ControlRequest::Upgrade { .. } => Ok(Value::Null),
             }
         }
     }

@@ -2,40 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use super::access::RegistryAccess;
 use super::broker::Broker;
-use super::control::{ControlRequest, Service, Socket, Steps};
+use super::control::Socket;
+use super::controlled::Controlled;
+use super::handover::MountStart;
 use super::lifecycle::{self, Signals};
 use super::log::LogWriter;
 use super::look::Look;
 use super::metrics::MetricsSocket;
-use super::options::like;
 use super::output::CommandError;
-use super::privileges::SandboxStatus;
 use super::settings::MountSettings;
 use super::source::SourceSetting;
 use super::staging;
-use super::status;
-use super::tofurc::mount_mapping::MountMapping;
+use super::takeover::Takeover;
 use super::trace::TraceId;
 use super::{allocator, background, mapping, origins, privileges, state, trace};
 use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
-use crate::fuse::session::{self, Session};
+use crate::fuse::session::{self, Session, mountinfo, over};
 use crate::fuse::{self, Adapter};
 use crate::name::{Host, Platform};
 use crate::provider_registry::ProviderSource;
@@ -43,7 +41,6 @@ use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 use crate::registry::{Asker, Registry};
-use crate::stage;
 use crate::store::{self, Store};
 
 /// How long tasks may take to end when the mount is gone.
@@ -59,105 +56,206 @@ const GROWTH: u64 = 4 << 20;
 /// idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
 
-/// Serves a mount until it is unmounted. `ready` is called once, when the mount can be used and
-/// every source was looked at, with those that fail; its error ends the mount. No thread runs before
-/// this process has given up its privileges, that of the log included.
-pub fn serve(
-    settings: &MountSettings,
-    log: &LogWriter,
-    ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
-    keep_memory_private()?;
-    allow_many_files();
-    allocator::keep_few_arenas();
-    let broker = Broker::start(settings)?;
-    let turn = TraceId::span(TraceId::of_process()).in_scope(|| alone_at_the_point(settings))?;
-    log.start().map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
-    let log_file = state::log_of(settings)?.is_some().then_some(log);
-    let runtime = runtime()?;
-    let served = serve_in(&runtime, settings, (Arc::new(broker), turn), log_file, ready);
-    runtime.shutdown_timeout(LAST_TASKS);
-    served
+/// A process that serves a mount.
+pub struct Daemon<'a> {
+    /// What was asked for.
+    pub settings: &'a MountSettings,
+    /// How it was started.
+    pub start: MountStart,
+    /// The process in whose place it serves.
+    pub takeover: Option<Takeover>,
+    /// The log. Its thread is started here.
+    pub log: &'a LogWriter,
 }
 
-/// Checks the mount point, keeps other processes from mounting there as long as what is returned
-/// lives, and gives up what is not needed from now on.
-fn alone_at_the_point(settings: &MountSettings) -> Result<File, CommandError> {
+impl Daemon<'_> {
+    /// Serves the mount until it is unmounted. `ready` is called once, when the mount can be used
+    /// and every source was looked at, with those that fail; its error ends the mount. Where another
+    /// process serves until now, it waits for `ready`, and nothing was looked at. No thread runs
+    /// before this process has given up its privileges, that of the log included.
+    pub fn serve(
+        self,
+        ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        keep_memory_private()?;
+        allow_many_files();
+        allocator::keep_few_arenas();
+        let broker = Broker::start(self.settings, &self.start)?;
+        let span = TraceId::span(TraceId::of_process());
+        let turn = span.in_scope(|| alone_at_the_point(self.settings, self.takeover.as_ref()))?;
+        let started = self.log.start();
+        started.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
+        let runtime = runtime()?;
+        let served = self.serve_in(&runtime, (Arc::new(broker), turn), ready);
+        runtime.shutdown_timeout(LAST_TASKS);
+        served
+    }
+
+    fn serve_in(
+        self,
+        runtime: &Runtime,
+        (broker, turn): (Arc<Broker>, File),
+        ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let Daemon { settings, start, takeover, log } = self;
+        let log_file = state::log_of(settings)?.is_some().then_some(log);
+        let access = RegistryAccess::new(&settings.network, Asker::Program);
+        let access = Arc::new(access.through(Arc::clone(&broker)));
+        let settings = &mapping::resolved(settings, &access)?;
+        let _entered = runtime.enter();
+        let starting = TraceId::span(TraceId::of_process()).entered();
+        trace::note_invalid();
+        let mut signals = Signals::catch().map_err(CommandError::failed)?;
+        let takes_over = takeover.is_some();
+        let stays = !takes_over && !settings.in_background;
+        let metrics = match takeover {
+            None => None,
+            Some(takeover) => takeover.turn(settings)?,
+        };
+        let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
+            .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
+        let metrics = metrics_socket(settings, metrics)?;
+        let fs = file_system(settings, &access, socket.path())?;
+        let look = Look::new(settings, &fs, &access);
+        if settings.strict {
+            look.insist(runtime)?;
+        }
+        if takes_over && let Some(stage) = fs.publishing().stage() {
+            stage.inherit();
+        }
+
+        let kernel = (Arc::clone(&broker), takes_over);
+        let (session, end) = mounted(settings, runtime, &fs, kernel)?;
+        drop(turn);
+        // After mounting: systemd's automount answers its own process group alone at the mount
+        // point, and has all others wait for the mount.
+        let detached = if settings.in_background { background::detach() } else { Ok(()) };
+        let session = Arc::new(session);
+        let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
+        fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
+        runtime.spawn(keep_a_thread());
+        runtime.spawn(give_memory_back(Arc::clone(&fs)));
+        let handle = metrics.as_ref().map(MetricsSocket::handle).transpose();
+        let controlled = Arc::new(Controlled {
+            fs,
+            access,
+            session: Arc::clone(&session),
+            settings: settings.clone(),
+            start,
+            broker: Arc::clone(&broker),
+            stays,
+            upgrading: tokio::sync::Mutex::default(),
+            metrics: handle.map_err(CommandError::failed)?,
+            successor: watch::Sender::new(None),
+        });
+        let mut successor = controlled.successor.subscribe();
+        let asked = Arc::clone(&controlled);
+        let sockets = runtime.spawn(serve_sockets(socket, metrics, controlled));
+        tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
+        let looks = !settings.strict && !takes_over;
+        let ailing = if looks { look.at_sources(runtime) } else { Vec::new() };
+        let ended = match detached.and_then(|()| ready(&ailing)) {
+            Ok(()) => {
+                if takes_over && !settings.strict {
+                    look.at_sources(runtime);
+                }
+                drop(starting);
+                let unmounted = lifecycle::Lifecycle { session: &session, log_file, stays };
+                runtime.block_on(unmounted.until_unmounted(end, &mut signals))
+            }
+            Err(e) => {
+                session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e))
+            }
+        };
+        // A mount that is replaced ends as soon as nothing is open, before all is handed over.
+        drop(runtime.block_on(asked.upgrading.lock()));
+        sockets.abort();
+        tracing::info!("{}: the mount has ended", settings.mountpoint.display());
+        let successor = *successor.borrow_and_update();
+        if successor.is_some() {
+            // Nothing was open any more, perhaps: who asked for it is answered meanwhile.
+            runtime.block_on(tokio::time::sleep(LAST_TASKS));
+        }
+        match successor {
+            None => over::clear_left(&settings.mountpoint, broker.as_ref())
+                .map_err(CommandError::failed)
+                .and(ended),
+            Some(_) if !stays => ended,
+            Some(_) => {
+                broker.end();
+                runtime.block_on(lifecycle::until_children_ended(&mut signals, log_file.is_some()))
+            }
+        }
+    }
+}
+
+/// Checks the mount point, or that what is handed over fits; keeps other processes from mounting
+/// there as long as what is returned lives, and gives up what is not needed from now on.
+fn alone_at_the_point(
+    settings: &MountSettings,
+    takeover: Option<&Takeover>,
+) -> Result<File, CommandError> {
     let turn = state::turn(settings)?;
-    session::prepare(&settings.mountpoint, &settings.apart()).map_err(CommandError::failed)?;
+    match takeover {
+        None => session::prepare(&settings.mountpoint, &settings.apart())
+            .map_err(CommandError::failed)?,
+        Some(takeover) => takeover.check(settings)?,
+    }
     privileges::give_up(settings)?;
     Ok(turn)
 }
 
-fn serve_in(
-    runtime: &Runtime,
+/// Mounts, and serves the kernel.
+fn mounted(
     settings: &MountSettings,
-    (broker, turn): (Arc<Broker>, File),
-    log_file: Option<&LogWriter>,
-    ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
-) -> Result<(), CommandError> {
-    let access = Arc::new(
-        RegistryAccess::new(&settings.network, Asker::Program).through(Arc::clone(&broker)),
-    );
-    let settings = &mapping::resolved(settings, &access)?;
-    let _entered = runtime.enter();
-    let starting = TraceId::span(TraceId::of_process()).entered();
-    trace::note_invalid();
-    let mut signals = Signals::catch().map_err(CommandError::failed)?;
-    let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
-        .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
-    let metrics = metrics_socket(settings)?;
-    let fs = file_system(settings, &access, socket.path())?;
-    let look = Look::new(settings, &fs, &access);
-    if settings.strict {
-        look.insist(runtime)?;
-    }
-
+    runtime: &Runtime,
+    fs: &Arc<Fs>,
+    (broker, takes_over): (Arc<Broker>, bool),
+) -> Result<(Session, session::SessionEnd), CommandError> {
     let mounting = session_options(settings);
     let options = fuse::AdapterOptions { without_open: settings.read_only && mounting.read_only };
-    let adapter = Adapter::new(Arc::clone(&fs), runtime.handle().clone(), options);
+    let adapter = Adapter::new(Arc::clone(fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
-    let (session, end) =
-        session::start(broker, &settings.mountpoint, &mounting, threads, adapter, connected)
-            .map_err(CommandError::failed)?;
-    drop(turn);
-    // After mounting: systemd's automount answers its own process group alone at the mount point,
-    // and has all others wait for the mount.
-    let detached = if settings.in_background { background::detach() } else { Ok(()) };
-    let session = Arc::new(session);
-    let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
-    fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
-    runtime.spawn(keep_a_thread());
-    runtime.spawn(give_memory_back(Arc::clone(&fs)));
-    let session_of = Arc::clone(&session);
-    let controlled =
-        Arc::new(Controlled { fs, access, session: session_of, settings: settings.clone() });
+    let point = &settings.mountpoint;
+    let started = if takes_over {
+        let table = mountinfo::read().map_err(CommandError::failed)?;
+        let old =
+            mountinfo::top_at(&table, point).filter(|old| old.is_ours()).ok_or_else(|| {
+                CommandError::Failed(format!("{} is not a mount point any more", point.display()))
+            })?;
+        over::start_over(broker, old, &mounting, threads, adapter, connected)
+    } else {
+        session::start(broker, point, &mounting, threads, adapter, connected)
+    };
+    started.map_err(CommandError::failed)
+}
+
+/// Answers on the sockets until another process does.
+async fn serve_sockets(
+    control: Socket,
+    metrics: Option<MetricsSocket>,
+    controlled: Arc<Controlled>,
+) {
+    let mut successor = controlled.successor.subscribe();
     let measured = Arc::clone(&controlled);
-    let controlling = runtime.spawn(async move { socket.serve(controlled).await });
-    let measuring = metrics.map(|socket| {
+    let measuring = async move {
+        let Some(metrics) = metrics else { return std::future::pending().await };
         let look = move || {
             let measured = Arc::clone(&measured);
             async move { measured.status().await }
         };
-        runtime.spawn(socket.serve(look))
-    });
-    tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
-    let ailing = if settings.strict { Vec::new() } else { look.at_sources(runtime) };
-    drop(starting);
-    let ended = match detached.and_then(|()| ready(&ailing)) {
-        Ok(()) => {
-            runtime.block_on(lifecycle::until_unmounted(&session, end, &mut signals, log_file))
+        if let Err(e) = metrics.serve(look).await {
+            tracing::warn!("metrics are not told: {e}");
         }
-        Err(e) => {
-            session.unmount(session::Manner::Lazily).map_err(CommandError::failed).and(Err(e))
-        }
+        std::future::pending().await
     };
-    controlling.abort();
-    measuring.inspect(|measuring| measuring.abort());
-    tracing::info!("{}: the mount has ended", settings.mountpoint.display());
-    ended
+    tokio::select! {
+        _ = successor.wait_for(Option::is_some) => {}
+        ended = control.serve(controlled) => drop(ended),
+        () = measuring => {}
+    }
 }
 
 /// Keeps one thread for blocking work alive. Where no other may be started (a limit of processes),
@@ -267,10 +365,15 @@ pub(super) fn runtime() -> Result<Runtime, CommandError> {
     Ok(runtime)
 }
 
-fn metrics_socket(settings: &MountSettings) -> Result<Option<MetricsSocket>, CommandError> {
-    let bound = |address| {
-        MetricsSocket::bind(address)
-            .map_err(|e| CommandError::Failed(format!("metrics cannot be told at {address}: {e}")))
+/// The socket for metrics, which is `inherited` where another process had it.
+fn metrics_socket(
+    settings: &MountSettings,
+    inherited: Option<OwnedFd>,
+) -> Result<Option<MetricsSocket>, CommandError> {
+    let bound = |address| match inherited {
+        Some(inherited) => Ok(MetricsSocket::inherited(address, inherited)),
+        None => MetricsSocket::bind(address)
+            .map_err(|e| CommandError::Failed(format!("metrics cannot be told at {address}: {e}"))),
     };
     settings.metrics.as_ref().map(bound).transpose()
 }
@@ -429,147 +532,5 @@ impl fs::KernelNames for ForgettingKernel {
         let kernel = Arc::clone(&self.kernel);
         let forgetting = self.blocking.spawn_blocking(move || kernel.forget(&names));
         Box::pin(async move { drop(forgetting.await) })
-    }
-}
-
-/// What the control socket reaches.
-struct Controlled {
-    fs: Arc<Fs>,
-    access: Arc<RegistryAccess>,
-    session: Arc<Session>,
-    settings: MountSettings,
-}
-
-#[async_trait]
-impl Service for Controlled {
-    async fn answer(&self, request: ControlRequest, steps: &Arc<Steps>) -> Result<Value, String> {
-        match request {
-            ControlRequest::Status(()) => {
-                let status = self.status().await?;
-                serde_json::to_value(status).map_err(|e| e.to_string())
-            }
-            ControlRequest::Commit { path, annotations, allow_overwrite, trace: _ } => {
-                let path = stage::staged_path(Path::new(&path)).map_err(|e| e.to_string())?;
-                let request = stage::CommitRequest {
-                    annotations,
-                    allow_overwrite,
-                    progress: Some(Arc::clone(steps) as Arc<dyn stage::UploadProgress>),
-                    files: None,
-                };
-                let committed = self.fs.publishing().commit(&path, request).await;
-                // What was published is gone from the staging directory for whoever looks after
-                // this.
-                self.fs.publishing().names_dropped().await;
-                let committed = committed.map_err(|e| e.to_string())?;
-                serde_json::to_value(committed).map_err(|e| e.to_string())
-            }
-            ControlRequest::Mapping(()) => {
-                serde_json::to_value(MountMapping::of(self.fs.facts().providers().mapping()))
-                    .map_err(|e| e.to_string())
-            }
-            ControlRequest::Settings(()) => {
-                serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
-            }
-            ControlRequest::Refresh { path, accept, trace: _ } => {
-                let path = self.path_to_refresh(path).await?;
-                let (fs, session) = (Arc::clone(&self.fs), Arc::clone(&self.session));
-                if let Some(connections) = self.access.opened() {
-                    connections.renew();
-                }
-                let refresh = move || {
-                    let path = Path::new(&path);
-                    session.forget(&if accept { fs.accept(path) } else { fs.refresh(path) })
-                };
-                tokio::task::spawn_blocking(refresh).await.map_err(|e| e.to_string())?;
-                Ok(Value::Null)
-            }
-        }
-    }
-}
-
-impl Controlled {
-    /// Reads the policies again. Where they count, whatever was opened by others is looked up anew.
-    async fn path_to_refresh(&self, path: String) -> Result<String, String> {
-        let files = self.settings.policies.clone();
-        let read = tokio::task::spawn_blocking(move || files.load());
-        let policies = read
-            .await
-            .map_err(|e| e.to_string())?
-            .map_err(|e| format!("{e}; the policies that were read before stay in force"))?;
-        let gate = self.fs.facts().gate();
-        if policies.is_empty() && !gate.has_policies() {
-            return Ok(path);
-        }
-        gate.replace(policies);
-        Ok(String::new())
-    }
-
-    async fn status(&self) -> Result<status::Mount, String> {
-        let fs = Arc::clone(&self.fs);
-        let look = move || (fs.report(), staging::status(&fs));
-        let (report, staged) =
-            tokio::task::spawn_blocking(look).await.map_err(|e| e.to_string())?;
-        Ok(self.status_of(report, staged))
-    }
-
-    fn status_of(
-        &self,
-        report: fs::MountReport,
-        staged: Vec<status::StagedStatus>,
-    ) -> status::Mount {
-        let requests = self
-            .access
-            .opened()
-            .map(|connections| status::RequestCounts::of(connections.transport()));
-        status::Mount {
-            mountpoint: self.settings.mountpoint.to_string_lossy().into_owned(),
-            pid: Some(std::process::id()),
-            read_only: self.settings.read_only,
-            offline: self.settings.network.offline,
-            sources: self
-                .settings
-                .sources
-                .iter()
-                .map(|source| self.source_status(source, &report))
-                .collect(),
-            cache: Some(status::Cache {
-                dir: self.settings.cache_dir.to_string_lossy().into_owned(),
-                bytes: report.cache_bytes,
-                limit: report.cache_limit,
-            }),
-            staged,
-            requests: requests.unwrap_or_default(),
-            errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
-            failures: report.errors.iter().map(status::ReportedError::of).collect(),
-            downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
-            sandbox: SandboxStatus::of_process(),
-            log: state::log_of(&self.settings)
-                .ok()
-                .flatten()
-                .map(|log| log.to_string_lossy().into_owned()),
-            owner: None,
-        }
-    }
-
-    /// A store stands for several registries; the worst of their states is its own.
-    fn source_status(
-        &self,
-        source: &SourceSetting,
-        report: &fs::MountReport,
-    ) -> status::SourceStatus {
-        let name = source.to_string();
-        let of_source =
-            report.sources.iter().filter(|(of, _)| *of == name).map(|(_, health)| health);
-        let mirrors = self.settings.network.mirrors.iter().filter(|mirror| match source {
-            SourceSetting::Registry { host, .. } => mirror.of == *host,
-            SourceSetting::Providers { .. }
-            | SourceSetting::Layouts(_)
-            | SourceSetting::Archive(_) => false,
-        });
-        let mirrors = mirrors.map(ToString::to_string).collect();
-        status::SourceStatus {
-            mirrors,
-            ..status::SourceStatus::new(name.clone(), of_source.max_by_key(|health| health.state))
-        }
     }
 }

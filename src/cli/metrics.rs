@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -37,6 +39,27 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; c
 pub struct MetricsSocket {
     listener: Listener,
     path: Option<PathBuf>,
+    /// Whether another process has it by now, so that its path stays.
+    handed_over: Arc<AtomicBool>,
+}
+
+/// The way to hand a socket over that is served.
+#[derive(Clone)]
+pub struct MetricsHandle {
+    listener: Arc<OwnedFd>,
+    handed_over: Arc<AtomicBool>,
+}
+
+impl MetricsHandle {
+    /// The socket, for another process.
+    pub fn listener(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone()
+    }
+
+    /// The other process has it.
+    pub fn handed_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
+    }
 }
 
 enum Listener {
@@ -52,7 +75,7 @@ impl MetricsSocket {
             MetricsAddress::Loopback(address) => {
                 let listener = std::net::TcpListener::bind(address)?;
                 listener.set_nonblocking(true)?;
-                Ok(MetricsSocket { listener: Listener::Tcp(listener), path: None })
+                Ok(MetricsSocket::new(Listener::Tcp(listener), None))
             }
             MetricsAddress::Unix(path) => {
                 if is_left_behind(path) {
@@ -61,9 +84,33 @@ impl MetricsSocket {
                 let listener = UnixListener::bind(path)?;
                 fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
                 listener.set_nonblocking(true)?;
-                Ok(MetricsSocket { listener: Listener::Unix(listener), path: Some(path.clone()) })
+                Ok(MetricsSocket::new(Listener::Unix(listener), Some(path.clone())))
             }
         }
+    }
+
+    /// The socket at `address` that another process had.
+    pub fn inherited(address: &MetricsAddress, listener: OwnedFd) -> MetricsSocket {
+        match address {
+            MetricsAddress::Loopback(_) => MetricsSocket::new(Listener::Tcp(listener.into()), None),
+            MetricsAddress::Unix(path) => {
+                MetricsSocket::new(Listener::Unix(listener.into()), Some(path.clone()))
+            }
+        }
+    }
+
+    fn new(listener: Listener, path: Option<PathBuf>) -> MetricsSocket {
+        MetricsSocket { listener, path, handed_over: Arc::default() }
+    }
+
+    /// The way to hand it over.
+    pub fn handle(&self) -> io::Result<MetricsHandle> {
+        let listener = match &self.listener {
+            Listener::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+            Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+        };
+        let handed_over = Arc::clone(&self.handed_over);
+        Ok(MetricsHandle { listener: Arc::new(listener?), handed_over })
     }
 
     /// Answers until dropped; `look` tells how the mount is. Runs inside the async runtime.
@@ -106,7 +153,8 @@ impl MetricsSocket {
 
 impl Drop for MetricsSocket {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(path) = self.path.as_ref().filter(|_| !self.handed_over.load(Ordering::Acquire))
+        {
             let _ = fs::remove_file(path);
         }
     }

@@ -1,5 +1,6 @@
 //! `tofufs mount`: in the foreground, or by a process of its own in the background.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -9,9 +10,11 @@ use super::access::{self, ClientConfiguration};
 use super::args::LogArgs;
 use super::args::mount::MountArgs;
 use super::directories::DirectoryEnvironment;
+use super::handover::MountStart;
 use super::log::{self, LogFile, LogWriter, Rotation};
 use super::output::{self, CommandError};
 use super::settings::MountSettings;
+use super::takeover::Takeover;
 use super::{background, daemon, notify, state};
 
 /// Mounts. `words` are those of the command line, so that the background process gets the same.
@@ -20,9 +23,17 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     let settings = MountSettings::new(args, &environment).map_err(CommandError::usage)?;
     access::check(&settings.network)?;
     if args.background || args.foreground {
+        let takeover = args.take_over.then(Takeover::of_stdin).transpose()?;
         let file = state::log_of(&settings)?;
         let log = log(args, file.as_deref(), settings.in_background)?;
-        let served = serve(&settings, &log);
+        let start = MountStart {
+            program: env::current_exe().map_err(|e| {
+                CommandError::Failed(format!("the path of this program cannot be found: {e}"))
+            })?,
+            words: words.to_vec(),
+            base: environment.base,
+        };
+        let served = serve(&settings, start, takeover, &log);
         log.flush();
         return served;
     }
@@ -40,18 +51,25 @@ pub fn run(args: &MountArgs, words: &[OsString]) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn serve(settings: &MountSettings, log: &LogWriter) -> Result<(), CommandError> {
-    if !settings.in_background {
+fn serve(
+    settings: &MountSettings,
+    start: MountStart,
+    takeover: Option<Takeover>,
+    log: &LogWriter,
+) -> Result<(), CommandError> {
+    let is_told = settings.in_background || takeover.is_some();
+    let daemon = daemon::Daemon { settings, start, takeover, log };
+    if !is_told {
         // Standard error is the log, if that is not a file, and has said it already.
         let is_said = settings.log_file.is_none();
-        return daemon::serve(settings, log, |ailing| {
+        return daemon.serve(|ailing| {
             ailing.iter().filter(|_| !is_said).for_each(|source| output::note(&source.to_string()));
             notify::ready();
             Ok(())
         });
     }
     let mut ready = false;
-    let served = daemon::serve(settings, log, |ailing| {
+    let served = daemon.serve(|ailing| {
         background::tell_ready(ailing)
             .map_err(|_| CommandError::failed("who asked for the mount is gone"))?;
         ready = true;
@@ -59,6 +77,9 @@ fn serve(settings: &MountSettings, log: &LogWriter) -> Result<(), CommandError> 
     });
     if let Err(error) = &served {
         if ready { tracing::error!("{error}") } else { background::tell_failed(error) }
+    }
+    if ready && !settings.in_background {
+        return served;
     }
     // The one line about a failure is printed by who started this process.
     served.or(Ok(()))

@@ -13,8 +13,8 @@ use super::output::CommandError;
 use crate::fuse::session::mountinfo::{self, MountInfo};
 use crate::fuse::session::{STUCK, within};
 
-/// The attribute of a mount's root that holds the control socket's path.
-pub const CONTROL: &str = "user.tofufs.control";
+pub use crate::fuse::session::over::CONTROL;
+
 /// How long a mount's process may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 

@@ -17,7 +17,7 @@ pub use file::NamedMount;
 pub use layer::{Layer, Said, ValueOrigin};
 pub use read::{
     OptionPlaces, Origins, ReadCommandLine, SettledOptions, TypedCommand, Unread, all_options,
-    read, unknown_variables,
+    mountpoint_of, read, unknown_variables,
 };
 
 use super::args::CommandLine;

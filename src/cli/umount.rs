@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::args::UmountArgs;
 use super::mounts;
 use super::output::CommandError;
-use crate::fuse::session::{self, Manner, UnmountError};
+use crate::fuse::session::{self, Manner, UnmountError, over};
 
 /// How long the mount's process may take to end after the mount is gone.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -28,6 +28,7 @@ pub fn run(args: &UmountArgs) -> Result<(), CommandError> {
         )),
         e => CommandError::failed(e),
     })?;
+    over::clear_left(&entry.point, &session::OwnRights).map_err(CommandError::failed)?;
     match socket {
         Some(socket) if !args.lazy && !closed(&socket) => Err(CommandError::Failed(format!(
             "{} is unmounted here, but its process did not end within {} s; as long as another \

@@ -114,6 +114,7 @@ fn errno(failure: Failure) -> Errno {
         Failure::Absent => Errno::ENOENT,
         Failure::Exists => Errno::EEXIST,
         Failure::Busy | Failure::Crowded => Errno::EBUSY,
+        Failure::HandedOver => Errno::ESTALE,
         Failure::Denied => Errno::EACCES,
         Failure::ReadOnly => Errno::EROFS,
         Failure::Invalid | Failure::Unsigned => Errno::EPERM,

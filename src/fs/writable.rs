@@ -19,6 +19,7 @@ use super::overwrites::Overwrites;
 use super::plugin_cache;
 use super::publishing::{Publishing, RenameSource};
 use super::releases::Releases;
+use super::retired::Retired;
 use crate::facts::{Facts, MemberContent};
 use crate::local::{self, Access, Change, How, KnownNodes, LocalTree, Name, RelPath, Removal};
 
@@ -70,6 +71,7 @@ pub struct Writable {
     clients: Arc<ClientPackages>,
     pub(super) overwrites: Overwrites,
     pub(super) publishing: Arc<Publishing>,
+    retired: Retired,
 }
 
 impl Writable {
@@ -78,6 +80,7 @@ impl Writable {
         releases: Arc<Releases>,
         clients: Arc<ClientPackages>,
         publishing: Arc<Publishing>,
+        retired: Retired,
     ) -> Writable {
         let entries = clients.entries.clone();
         Writable {
@@ -90,6 +93,7 @@ impl Writable {
             handles,
             clients,
             publishing,
+            retired,
         }
     }
 
@@ -155,6 +159,7 @@ impl Writable {
         name: Box<OsStr>,
         mode: u32,
     ) -> Result<FoundEntry, FsError> {
+        self.retired.may_begin()?;
         match self.overwrites.make_dir_over(who, parent, &name).await? {
             Some(entry) => Ok(entry),
             None => self.make_local_dir(who, parent, &name, mode),
@@ -188,6 +193,7 @@ impl Writable {
         name: &OsStr,
         to: &OsStr,
     ) -> Result<FoundEntry, FsError> {
+        self.retired.may_begin()?;
         if let Some(entry) = self.clients.put_back(who, parent, name, to)? {
             return Ok(entry);
         }
@@ -207,6 +213,7 @@ impl Writable {
         mode: u32,
         device: u32,
     ) -> Result<FoundEntry, FsError> {
+        self.retired.may_begin()?;
         let target = self.target(who, parent, name)?;
         target.may_make(kind(mode))?;
         let stat =
@@ -228,6 +235,7 @@ impl Writable {
         access: Access,
         may_bypass: bool,
     ) -> Result<(FoundEntry, OpenedLocal), FsError> {
+        self.retired.may_begin()?;
         if let Some((entry, lock)) = self.clients.make_lock(who, parent, &name)? {
             return Ok((entry, self.open_lock(lock)));
         }
@@ -267,12 +275,14 @@ impl Writable {
         parent: u64,
         name: &OsStr,
     ) -> Result<FoundEntry, FsError> {
+        self.retired.may_begin()?;
         self.target(who, parent, name)?;
         Err(FsError::plain(Errno::EPERM))
     }
 
     /// Removes the file or link `name`.
     pub fn unlink(&self, who: CallerIdentity, parent: u64, name: &OsStr) -> Result<(), FsError> {
+        self.retired.may_begin()?;
         if self.clients.remove_lock(who, parent, name)? {
             return Ok(());
         }
@@ -293,6 +303,7 @@ impl Writable {
         name: &OsStr,
         what: Removal,
     ) -> Result<(), FsError> {
+        self.retired.may_begin()?;
         if self.clients.take_away(who, parent, name)?
             || self.overwrites.take_from_package(who, parent, name)?
         {
@@ -313,6 +324,7 @@ impl Writable {
         (to, as_name): (u64, Box<OsStr>),
         how: How,
     ) -> Result<(), FsError> {
+        self.retired.may_begin()?;
         let into = self.inodes.node(to)?;
         let area = match into.as_ref() {
             InodeNode::Local(at) => at.area.name,
@@ -378,6 +390,7 @@ impl Writable {
         ino: u64,
         access: Access,
     ) -> Result<OpenedLocal, FsError> {
+        self.retired.may_begin()?;
         let node = self.inodes.node(ino)?;
         if let InodeNode::Lock = node.as_ref()
             && self.owner.is(who)
@@ -403,8 +416,22 @@ impl Writable {
     fn opened(&self, file: AreaFile) -> Result<u64, FsError> {
         let at = file.at.clone();
         let handle = self.handles.open_local(file);
+        if self.retired.is_retired()
+            && let Some(open) = self.handles.local(handle)
+        {
+            self.claim(&open);
+        }
         self.unsealed(&at).inspect_err(|_| self.handles.close(handle))?;
         Ok(handle)
+    }
+
+    /// Has the process that took over see that a file is open for writing.
+    pub(super) fn claim(&self, open: &AreaFile) {
+        if open.file.is_writable()
+            && let Err(e) = open.file.claim()
+        {
+            tracing::warn!("{}: open for writing, which is not seen: {e}", open.at.describe());
+        }
     }
 
     fn open_for_writing(&self, handle: u64) -> Result<Arc<AreaFile>, FsError> {
@@ -467,6 +494,10 @@ impl Writable {
         change: Change,
         handle: Option<u64>,
     ) -> Result<FoundEntry, FsError> {
+        // What is open is written until it is closed.
+        if handle.is_none() {
+            self.retired.may_begin()?;
+        }
         if let InodeNode::Lock = self.inodes.node(ino)?.as_ref() {
             return self.clients.change_lock(who, ino, &change);
         }
@@ -489,6 +520,7 @@ impl Writable {
         value: &[u8],
         flags: i32,
     ) -> Result<(), FsError> {
+        self.retired.may_begin()?;
         let at = self.writable(who, ino)?;
         storable(name)?;
         Ok(at.area.tree.set_xattr(&at.node, name, value, flags)?)
@@ -496,6 +528,7 @@ impl Writable {
 
     /// Removes an extended attribute.
     pub fn removexattr(&self, who: CallerIdentity, ino: u64, name: &OsStr) -> Result<(), FsError> {
+        self.retired.may_begin()?;
         let at = self.writable(who, ino)?;
         storable(name)?;
         Ok(at.area.tree.remove_xattr(&at.node, name)?)

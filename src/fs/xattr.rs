@@ -11,6 +11,7 @@ use super::error::{Errno, FsError};
 use super::failures::Failures;
 use super::node::{InodeNode, ReleaseNode, TargetNode};
 use super::referrer::ReferrerPlace;
+use super::retired::Retired;
 use crate::artifact::{Release, ReleaseDocument, annotated_h1};
 use crate::digest::Digest;
 use crate::facts::{Facts, TargetPackage};
@@ -44,6 +45,8 @@ pub(super) struct ExtendedAttributes {
     pub(super) failures: Arc<Failures>,
     /// The control socket, which the root shows.
     pub(super) control: PathBuf,
+    /// A mount that was replaced shows none.
+    pub(super) retired: Retired,
 }
 
 impl ExtendedAttributes {
@@ -77,6 +80,7 @@ impl ExtendedAttributes {
     fn all(&self, node: &InodeNode) -> Attributes {
         let mut out = Attributes::new();
         match node {
+            InodeNode::Root if self.retired.is_retired() => {}
             InodeNode::Root => {
                 add(&mut out, "user.tofufs.control", self.control.as_os_str().as_bytes())
             }

@@ -7,6 +7,7 @@
 
 pub mod holders;
 pub mod mountinfo;
+pub mod over;
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
@@ -15,6 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +30,7 @@ use tokio::sync::oneshot;
 
 use crate::descriptor;
 use holders::Holder;
+use over::Condition;
 
 /// How long a call on a mount point may take before the mount counts as stuck.
 pub const STUCK: Duration = Duration::from_secs(2);
@@ -190,11 +193,17 @@ pub fn resolved(path: &Path) -> io::Result<PathBuf> {
 pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> {
     let refused = |rule: String| MountError::Refused { point: point.to_owned(), rule };
     let system = |what| move |source| MountError::System { point: point.to_owned(), what, source };
-    let table = mountinfo::read().map_err(system("the mount table cannot be read"))?;
-    if let Some(top) = mountinfo::top_at(&table, point) {
-        clear_dead(point, top)?;
-    } else if mountinfo::holding(&table, point)
-        .is_some_and(|outer| outer.fs_type == mountinfo::FS_TYPE)
+    let read = || mountinfo::read().map_err(system("the mount table cannot be read"));
+    let mut table = read()?;
+    let mut top = mountinfo::top_at(&table, point).cloned();
+    while let Some(seen) = top {
+        let is_cleared = cleared(point, &seen)?;
+        table = read()?;
+        top = mountinfo::top_at(&table, point).filter(|_| is_cleared).cloned();
+    }
+    if mountinfo::top_at(&table, point).is_none()
+        && mountinfo::holding(&table, point)
+            .is_some_and(|outer| outer.fs_type == mountinfo::FS_TYPE)
     {
         return Err(refused(
             "it lies inside another mount of tofufs; choose a directory outside of it".into(),
@@ -229,7 +238,8 @@ pub fn prepare(point: &Path, apart: &[(&str, &Path)]) -> Result<(), MountError> 
     Ok(())
 }
 
-fn clear_dead(point: &Path, top: &mountinfo::MountInfo) -> Result<(), MountError> {
+/// Takes a mount of tofufs away that serves nobody new; whether it did.
+fn cleared(point: &Path, top: &mountinfo::MountInfo) -> Result<bool, MountError> {
     let refused =
         |rule: &str| Err(MountError::Refused { point: point.to_owned(), rule: rule.to_owned() });
     if let Some(owner) = top.foreign_owner().filter(|_| top.is_ours()) {
@@ -237,24 +247,25 @@ fn clear_dead(point: &Path, top: &mountinfo::MountInfo) -> Result<(), MountError
             "the user {owner} has mounted tofufs there; choose another directory"
         ));
     }
-    // Attributes may be answered by the kernel from what it remembers; this question never is.
-    let looked_at = point.to_owned();
-    let dead = match within(STUCK, move || rustix::fs::statfs(&looked_at)) {
-        None => return refused("what is mounted there does not answer; unmount it first"),
-        Some(result) => result.is_err_and(|e| e == Errno::NOTCONN),
-    };
-    match (dead, top.is_ours()) {
-        (true, true) => {
+    match (Condition::at(point), top.is_ours()) {
+        (Condition::Silent, _) => {
+            refused("what is mounted there does not answer; unmount it first")
+        }
+        (Condition::Dead | Condition::Replaced, true) => {
             unmount(point, Manner::Lazily).map_err(|e| MountError::Refused {
                 point: point.to_owned(),
                 rule: e.to_string(),
             })?;
             tracing::warn!("{}: removed the mount of a tofufs that is gone", point.display());
-            Ok(())
+            Ok(true)
         }
-        (true, false) => refused("there is a dead mount of another program; unmount it first"),
-        (false, true) => refused("tofufs is mounted there already; `tofufs umount` it first"),
-        (false, false) => Ok(()),
+        (Condition::Dead, false) => {
+            refused("there is a dead mount of another program; unmount it first")
+        }
+        (Condition::Serving, true) => {
+            refused("tofufs is mounted there already; `tofufs umount` it first")
+        }
+        (Condition::Serving | Condition::Replaced, false) => Ok(false),
     }
 }
 
@@ -267,6 +278,8 @@ pub struct Session {
     point: PathBuf,
     notifier: fuser::Notifier,
     mounting: Arc<dyn Mounting>,
+    /// Whether another process serves in its place.
+    replaced: AtomicBool,
 }
 
 /// How serving ended: once, when the kernel's last reference to the mount is gone.
@@ -286,21 +299,11 @@ pub fn start<F: fuser::Filesystem>(
     let device = mounting.mount(point, options)?;
     let table = mountinfo::read().unwrap_or_default();
     let entry = mountinfo::top_at(&table, point).filter(|entry| entry.is_ours()).cloned();
-    let mut config = fuser::Config::default();
-    config.acl =
-        if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
-    config.n_threads = Some(threads);
     let mounted = entry.clone();
     let unmounting = Arc::clone(&mounting);
+    let serving = served(device, options, threads, filesystem, connected);
     let serving =
-        fuser::Session::from_fd(filesystem, device, config.acl, config).and_then(|served| {
-            connected(served.as_fd());
-            let notifier = served.notifier();
-            let (ended, end) = oneshot::channel();
-            let run = move || drop(ended.send(served.run()));
-            thread::Builder::new().name("fuse-session".into()).spawn(run)?;
-            Ok((Session { entry, point: point.to_owned(), notifier, mounting }, end))
-        });
+        serving.map(|(notifier, end)| (Session::new(entry, point, notifier, mounting), end));
     serving.map_err(|e| {
         let left = mounted.map(|entry| unmounting.unmount(&entry, Manner::Lazily));
         if let Some(Err(left)) = left {
@@ -310,7 +313,38 @@ pub fn start<F: fuser::Filesystem>(
     })
 }
 
+/// Serves the kernel's requests on a device by threads of this process.
+fn served<F: fuser::Filesystem>(
+    device: OwnedFd,
+    options: &SessionOptions,
+    threads: usize,
+    filesystem: F,
+    connected: impl FnOnce(BorrowedFd<'_>),
+) -> io::Result<(fuser::Notifier, SessionEnd)> {
+    let mut config = fuser::Config::default();
+    config.acl =
+        if options.allow_other { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
+    config.n_threads = Some(threads);
+    let served = fuser::Session::from_fd(filesystem, device, config.acl, config)?;
+    connected(served.as_fd());
+    let notifier = served.notifier();
+    let (ended, end) = oneshot::channel();
+    let run = move || drop(ended.send(served.run()));
+    thread::Builder::new().name("fuse-session".into()).spawn(run)?;
+    Ok((notifier, end))
+}
+
 impl Session {
+    fn new(
+        entry: Option<mountinfo::MountInfo>,
+        point: &Path,
+        notifier: fuser::Notifier,
+        mounting: Arc<dyn Mounting>,
+    ) -> Session {
+        let replaced = AtomicBool::new(false);
+        Session { entry, point: point.to_owned(), notifier, mounting, replaced }
+    }
+
     /// Where it was mounted.
     pub fn point(&self) -> &Path {
         &self.point
@@ -344,13 +378,16 @@ impl Session {
     }
 
     /// Unmounts this mount and no other that may have taken its place; to be called while it is
-    /// served, or after [`Session::is_dead`]. Nothing happens if it is gone already. Blocks for
+    /// served, or after [`Session::is_dead`]. Nothing happens if it is gone already, or was replaced. Blocks for
     /// seconds at worst.
     pub fn unmount(&self, manner: Manner) -> Result<(), UnmountError> {
         let system = |e: io::Error| UnmountError::System {
             point: self.point.clone(),
             reason: e.to_string(),
         };
+        if self.is_replaced() {
+            return Ok(());
+        }
         let table = mountinfo::read().map_err(system)?;
         let Some(entry) = self.find(&table) else { return Ok(()) };
         match mountinfo::top_at(&table, &entry.point) {

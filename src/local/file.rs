@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 
 use super::{Stat, TreeResult};
 use crate::disk;
@@ -50,6 +50,12 @@ impl LocalFile {
     /// Whether it may be written.
     pub fn is_writable(&self) -> bool {
         self.access.write
+    }
+
+    /// Has other processes see that it is open, until it is closed: by a shared lock of the file on
+    /// disk. Locks that users take lie in the kernel's own file.
+    pub fn claim(&self) -> TreeResult<()> {
+        rustix::fs::flock(&self.fd, FlockOperation::NonBlockingLockShared)
     }
 
     /// Its attributes.

@@ -28,6 +28,7 @@ impl Stage {
         let Some((repo, name)) = self.zip_of(path) else { return };
         // Closed with the stage alone.
         let Ok(_turn) = self.early.acquire().await else { return };
+        let Some(_under_way) = self.going.begin_now() else { return };
         if self.is_sealed(path) {
             return;
         }

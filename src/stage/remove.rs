@@ -7,13 +7,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, openat, renameat_with, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, RenameFlags, fchmod, fsync, openat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::roots::{StagingRoots, subject};
-use super::tree::{FileStamp, list};
+use super::tree::{FileStamp, PLAIN_DIRECTORY, list};
 use crate::failure::{Failure, Refusal};
 use crate::local::{RelPath, as_owner};
 
@@ -52,9 +51,6 @@ fn below(
     }
     Ok(())
 }
-
-const PLAIN_DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes the staged tree `root` if it is what `snapshot` says, by way of the directory `removed`
 /// on the same disk.

@@ -295,6 +295,8 @@ impl Read for FileContent<'_> {
 /// For listing a directory.
 pub(super) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 /// For reading a file; one that is a pipe or a device does not hold up who opens it.
+pub(super) const PLAIN_DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 pub(super) const FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// Opens `path` beneath `dir`; links on the way are followed as long as they stay beneath it.

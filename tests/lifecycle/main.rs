@@ -15,6 +15,7 @@ mod settings;
 mod sources;
 #[path = "../support/mod.rs"]
 mod support;
+mod upgrade;
 mod users;
 mod words;
 

@@ -9,6 +9,7 @@ pub const TEMPLATE: &str = "\
 Mounting:
   mount        Mount registries and stores as a directory tree
   umount       Unmount, and wait until the mount's process has ended
+  upgrade      Have another process serve a mount, while it is in use
   refresh      Forget what is remembered below a path, now
   status       Show the mounts: sources, requests, cache, errors
   doctor       Tell what this host and a registry can and cannot do

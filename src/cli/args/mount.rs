@@ -111,6 +111,10 @@ pub struct MountArgs {
     /// This is the background process; it tells on its standard output when the mount is ready.
     #[arg(long, hide = true)]
     pub background: bool,
+
+    /// The process that serves the mount started this one, and hands it over.
+    #[arg(long, hide = true)]
+    pub take_over: bool,
 }
 
 /// Who may do what.

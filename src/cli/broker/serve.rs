@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::net::RecvFlags;
 use serde::Serialize;
 use tokio::io::Interest;
@@ -13,15 +14,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::programs::{Programs, answer_with};
 use super::{MountAnswer, REQUEST_MAX, Request, UnmountAnswer};
+use crate::cli::handover::MountStart;
 use crate::cli::settings::MountSettings;
 use crate::descriptor;
-use crate::fuse::session::{self, Manner, MountError, SessionOptions, UnmountError, mountinfo};
+use crate::fuse::session::{
+    self, Manner, MountError, SessionOptions, UnmountError, mountinfo, over,
+};
 
 /// What the kernel shows as this process's name.
 const NAME: &std::ffi::CStr = c"tofufs-broker";
 
 /// Does what the mount's process asks, until that has ended.
-pub(super) fn serve(requests: OwnedFd, settings: MountSettings) {
+pub(super) fn serve(requests: OwnedFd, settings: MountSettings, start: MountStart) {
     let _ = rustix::thread::set_name(NAME);
     if settings.in_background {
         // As the mount's process does after mounting.
@@ -30,13 +34,16 @@ pub(super) fn serve(requests: OwnedFd, settings: MountSettings) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
     // The other end sees why: nobody answers.
-    let _ = runtime.block_on(answer_all(requests, Arc::new(settings)));
+    let _ = runtime.block_on(async {
+        let programs = Programs::new(&settings);
+        let brokerage = Brokerage { settings, start, programs, made: Mutex::default() };
+        answer_all(requests, Arc::new(brokerage)).await
+    });
     // What blocks is left behind.
     runtime.shutdown_background();
 }
 
-async fn answer_all(requests: OwnedFd, settings: Arc<MountSettings>) -> io::Result<()> {
-    let programs = Arc::new(Programs::new(&settings));
+async fn answer_all(requests: OwnedFd, brokerage: Arc<Brokerage>) -> io::Result<()> {
     // A signal to all processes of a terminal or a service ends the mount's process, which then
     // wants to be unmounted. They are caught, not ignored: what this process runs would ignore them
     // too.
@@ -55,53 +62,124 @@ async fn answer_all(requests: OwnedFd, settings: Arc<MountSettings>) -> io::Resu
         let (length @ 1.., Some(connection)) = received else { return Ok(()) };
         bytes.truncate(length);
         if let Ok(request) = serde_json::from_slice(&bytes) {
-            let (settings, programs) = (Arc::clone(&settings), Arc::clone(&programs));
-            tokio::spawn(answer(request, UnixStream::from(connection), settings, programs));
+            tokio::spawn(answer(request, UnixStream::from(connection), Arc::clone(&brokerage)));
         }
     }
 }
 
+/// What the broker knows of its mount.
+struct Brokerage {
+    settings: MountSettings,
+    start: MountStart,
+    programs: Programs,
+    /// A mount that has no place yet.
+    made: Mutex<Option<OwnedFd>>,
+}
+
 /// Does what is asked. Who asked may be gone by then.
-async fn answer(
-    request: Request,
-    connection: UnixStream,
-    settings: Arc<MountSettings>,
-    programs: Arc<Programs>,
-) {
+async fn answer(request: Request, connection: UnixStream, brokerage: Arc<Brokerage>) {
     let _ = match request {
         Request::Credential { host, repo, again } => {
+            let programs = &brokerage.programs;
             answer_with(connection, programs.credential(&host, repo.as_deref(), again)).await
         }
         Request::ForgetCredentials => {
-            programs.forget();
+            brokerage.programs.forget();
             Ok(())
         }
-        Request::Token { host } => answer_with(connection, programs.token(&host)).await,
+        Request::Token { host } => answer_with(connection, brokerage.programs.token(&host)).await,
         Request::Sign { reference, tag } => {
-            answer_with(connection, programs.sign(&reference, tag.as_deref())).await
+            answer_with(connection, brokerage.programs.sign(&reference, tag.as_deref())).await
         }
-        Request::Mount(options) => blocking(move || mount(&connection, &options, &settings)).await,
+        Request::Mount(options) => {
+            blocking(brokerage, move |b| b.mount(&connection, &options)).await
+        }
+        Request::MountOver { old, options } => {
+            blocking(brokerage, move |b| b.mount_over(&connection, old, &options)).await
+        }
+        Request::TakePlace { old } => {
+            blocking(brokerage, move |b| b.take_place(&connection, old)).await
+        }
+        Request::Successor => blocking(brokerage, move |b| b.start_successor(connection)).await,
         Request::Unmount { id, device, manner } => {
-            blocking(move || tell(&connection, &unmounted(id, &device, manner))).await
+            let unmount = move |_: &Brokerage| tell(&connection, &unmounted(id, &device, manner));
+            blocking(brokerage, unmount).await
         }
     };
 }
 
-async fn blocking(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+async fn blocking(
+    brokerage: Arc<Brokerage>,
+    work: impl FnOnce(&Brokerage) + Send + 'static,
+) -> io::Result<()> {
+    tokio::task::spawn_blocking(move || work(&brokerage)).await.map_err(io::Error::other)
 }
 
-fn mount(connection: &UnixStream, options: &SessionOptions, settings: &MountSettings) {
-    match session::mount(&settings.mountpoint, options) {
-        Ok(device) => {
-            let sent = text(&MountAnswer::Done);
-            let _ = descriptor::send(connection, &sent, device.as_fd());
-            if settings.in_background {
-                // As the mount's process does, and for the same reason not before.
-                let _ = rustix::process::setsid();
+impl Brokerage {
+    fn mount(&self, connection: &UnixStream, options: &SessionOptions) {
+        self.mounted(connection, session::mount(&self.settings.mountpoint, options));
+    }
+
+    fn mount_over(&self, connection: &UnixStream, old: u64, options: &SessionOptions) {
+        let made = self.there(old).and_then(|old| over::made(&old, options));
+        let device = made.map(|(device, mount)| {
+            *self.made.lock() = mount;
+            device
+        });
+        self.mounted(connection, device);
+    }
+
+    fn take_place(&self, connection: &UnixStream, old: u64) {
+        let placed = self.placed(old);
+        tell(connection, &placed.map_or_else(MountAnswer::Refused, |()| MountAnswer::Done));
+    }
+
+    /// Sends the kernel's connection, or why there is none.
+    fn mounted(&self, connection: &UnixStream, device: Result<OwnedFd, MountError>) {
+        match device {
+            Ok(device) => {
+                let sent = text(&MountAnswer::Done);
+                let _ = descriptor::send(connection, &sent, device.as_fd());
+                if self.settings.in_background {
+                    // As the mount's process does, and for the same reason not before.
+                    let _ = rustix::process::setsid();
+                }
             }
+            Err(e) => tell(connection, &MountAnswer::Refused(rule(e))),
         }
-        Err(e) => tell(connection, &MountAnswer::Refused(rule(e))),
+    }
+
+    /// The mount of tofufs that is seen at the mount point, if it has this number.
+    fn there(&self, id: u64) -> Result<mountinfo::MountInfo, MountError> {
+        let point = &self.settings.mountpoint;
+        let table = mountinfo::read().unwrap_or_default();
+        let top = mountinfo::top_at(&table, point).filter(|top| top.id == id && top.is_ours());
+        top.cloned().ok_or_else(|| MountError::Refused {
+            point: point.clone(),
+            rule: "what was mounted there is gone".to_owned(),
+        })
+    }
+
+    fn placed(&self, old: u64) -> Result<(), String> {
+        let Some(mount) = self.made.lock().take() else { return Ok(()) };
+        let old = self.there(old).map_err(rule)?;
+        over::put_in_place(&mount, &old)
+            .map_err(|e| format!("it cannot be put in the place of the old one: {e}"))
+    }
+
+    /// Starts the successor, and waits until it ends, as a parent has to. Where it cannot be started
+    /// its streams are closed, which is seen at their other end.
+    fn start_successor(&self, connection: UnixStream) {
+        let stderr = descriptor::receive(&connection, &mut [0], RecvFlags::empty());
+        let (Ok((_, Some(stderr))), Ok(stdout)) = (stderr, connection.try_clone()) else { return };
+        let mut command = self.start.successor();
+        command.stdin(OwnedFd::from(connection)).stdout(OwnedFd::from(stdout)).stderr(stderr);
+        let child = command.spawn();
+        // Closes this process's copies of the streams.
+        drop(command);
+        if let Ok(mut child) = child {
+            let _ = child.wait();
+        }
     }
 }
 

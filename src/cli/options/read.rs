@@ -190,6 +190,18 @@ impl SettledOptions {
     }
 }
 
+/// The mount point of the mount that a configuration file calls `name`.
+pub fn mountpoint_of(name: &str, places: &OptionPlaces) -> Result<Option<PathBuf>, SettingsError> {
+    for path in &places.files {
+        let file = ConfigurationFile::read(path, places.home.as_deref())?;
+        let named = file.and_then(|mut file| file.mounts.remove(name));
+        if let Some(point) = named.and_then(|named| named.words.last().map(PathBuf::from)) {
+            return Ok(Some(point));
+        }
+    }
+    Ok(None)
+}
+
 /// The words, in which a switch of the command may have been typed with its value:
 /// `--offline=false` takes back what another place says. The last word on a switch counts. The
 /// names of those that were typed so.

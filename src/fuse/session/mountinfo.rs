@@ -16,6 +16,8 @@ pub struct MountInfo {
     /// The mount's number. It stays when the mount is moved, and is used again soon after the
     /// mount's end.
     pub id: u64,
+    /// The number of the mount on which it is mounted.
+    pub parent: u64,
     /// The device `MAJOR:MINOR`; mounts that show the same file system (bind mounts) share it. Used
     /// again too.
     pub device: String,
@@ -44,7 +46,7 @@ impl MountInfo {
     }
 }
 
-/// Reads the table, in the order of mounting: of two mounts at one place the later one is seen.
+/// Reads the table, in the order of mounting.
 pub fn read() -> io::Result<Vec<MountInfo>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
@@ -57,7 +59,7 @@ pub fn parse(text: &[u8]) -> Vec<MountInfo> {
 fn entry(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|&b| b == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let _parent = fields.next()?;
+    let parent = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = String::from_utf8_lossy(fields.next()?).into_owned();
     let root = PathBuf::from(unescape(fields.next()?));
     let point = PathBuf::from(unescape(fields.next()?));
@@ -69,7 +71,7 @@ fn entry(line: &[u8]) -> Option<MountInfo> {
     let owner = options.find_map(|option| {
         std::str::from_utf8(option.strip_prefix(b"user_id=")?).ok()?.parse().ok()
     });
-    Some(MountInfo { id, device, root, point, fs_type, source, owner })
+    Some(MountInfo { id, parent, device, root, point, fs_type, source, owner })
 }
 
 /// The kernel writes space, tab, newline and backslash as `\ooo`.
@@ -88,12 +90,17 @@ fn octal(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
-/// The mount that is seen at exactly this (absolute, resolved) path.
+/// The mount that is seen at exactly this (absolute, resolved) path: of several the one on which
+/// none is mounted. It need not be the last one: mounts can be put beneath others.
 pub fn top_at<'a>(table: &'a [MountInfo], point: &Path) -> Option<&'a MountInfo> {
-    table
-        .iter()
-        .rev()
-        .find(|entry| entry.point.as_os_str().as_bytes() == point.as_os_str().as_bytes())
+    let there = || {
+        let is_there =
+            |entry: &&MountInfo| entry.point.as_os_str().as_bytes() == point.as_os_str().as_bytes();
+        table.iter().filter(is_there)
+    };
+    let is_covered =
+        |entry: &MountInfo| there().any(|on| on.parent == entry.id && on.id != entry.id);
+    there().rev().find(|entry| !is_covered(entry))
 }
 
 /// The mount that holds this (absolute, resolved) path.
@@ -131,6 +138,16 @@ mod tests {
         assert_eq!(top_at(&table, Path::new("/mnt")), None);
         assert_eq!(holding(&table, Path::new("/mnt/x/y/z")).map(|e| e.id), Some(42));
         assert_eq!(holding(&table, Path::new("/mnt/xy")).map(|e| e.id), Some(22));
+    }
+
+    #[test]
+    fn a_mount_beneath_another_is_not_seen() {
+        let table = parse(
+            b"22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            40 41 0:50 / /mnt rw - fuse.tofufs a rw\n\
+            41 22 0:51 / /mnt rw - fuse.tofufs b rw\n",
+        );
+        assert_eq!(top_at(&table, Path::new("/mnt")).map(|e| e.id), Some(40));
     }
 
     #[test]
