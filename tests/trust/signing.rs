@@ -109,15 +109,34 @@ fn a_key_that_others_can_read_or_of_another_kind_is_not_used() {
 #[test]
 fn a_commit_is_signed() {
     let (server, trust) = (Hostile::start(), Trust::by_new_key());
+    let key = trust.path("acme.key");
+    is_signed(&server, &trust, ["--sign-key", key.to_str().unwrap()], "bind = \"tag\"");
+}
+
+/// Or by the mount's program, which is handed nothing that the mount's process has open.
+#[test]
+fn a_commit_is_signed_by_a_program_with_the_standard_streams_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let (server, trust) = (Hostile::start(), Trust::by_new_key());
+    let (script, program) = (trust.path("signer"), support::world::program());
+    let text = format!(
+        "#!/bin/sh\nfor fd in /proc/$$/fd/*; do\n  case $(readlink \"$fd\") in \
+         pipe:*|/dev/null|\"$0\"|'') ;; *) echo \"$fd is open\" >&2; exit 3;; esac\ndone\n\
+         exec {} sign --plain-http {} --key {} \"$1\"\n",
+        program.display(),
+        server.host(),
+        trust.path("acme.key").display(),
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let command = format!("{} %r", script.display());
+    is_signed(&server, &trust, ["--sign-command", &command], "");
+}
+
+fn is_signed(server: &Hostile, trust: &Trust, signing: [&str; 2], bind: &str) {
     server.list_referrers();
     let host = server.host();
-    let key = trust.path("acme.key");
-    let options = support::mount::Options::new().args([
-        "--plain-http",
-        &host,
-        "--sign-key",
-        key.to_str().unwrap(),
-    ]);
+    let options = support::mount::Options::new().args(["--plain-http", &host]).args(signing);
     let Some(mount) = Mount::start(&[&host], options) else { return };
     let staged = mount.join(format!("staging/{host}/acme/net/1.0.0"));
     fs::create_dir_all(&staged).unwrap();
@@ -125,7 +144,7 @@ fn a_commit_is_signed() {
     let mut commit = mount.command("commit");
     commit.arg(&staged);
     assert!(support::mount::finish(commit).status.success(), "{}", mount.log());
-    trust.policy(&host, "bind = \"tag\"");
+    trust.policy(&host, bind);
     let reference = format!("{host}/acme/net:1.0.0");
     trust.ran(&host, &["verify", "--policy", "policy.hcl", &reference]);
     assert!(!mount.log().contains("PRIVATE KEY"));
