@@ -143,6 +143,8 @@ fn a_polling_reader_never_sees_an_unsigned_release() {
             }
         });
         for n in 0..pushes {
+            // Of one digest 64 signatures are looked at.
+            fs::write(trust.path("net/main.tf"), format!("# {n}\n")).unwrap();
             let reference = format!("{host}/acme/net:1.0.{n}");
             trust.ran(&host, &["push", "--sign-key", "acme.key", "net", &reference]);
         }
