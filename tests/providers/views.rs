@@ -373,12 +373,17 @@ fn without_a_mapping_there_are_no_views() {
         !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no mapping"),
         "{output:?}"
     );
+    let elsewhere = tempfile::tempdir().unwrap();
+    let point = elsewhere.path().join("mnt");
+    fs::create_dir(&point).unwrap();
     let mut command = mount.command("mount");
     let [a, b, c, d] = mirror_flags("r.example");
     command
         .args([a, b, c, d])
-        .args(["--provider", "other.example.com/a/b", "oci:/x"])
-        .arg(mount.join("x"));
+        .args(["--provider", "other.example.com/a/b", &format!("oci:{}", store.path().display())])
+        .arg("--state-dir")
+        .arg(elsewhere.path().join("state"))
+        .arg(&point);
     let output = crate::support::mount::finish(command);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
