@@ -1,6 +1,6 @@
 //! The broker: a process that does for the one that serves a mount what that one has given up. It
 //! is split off before the mount's process reads anything from others, keeps all privileges, and
-//! does nothing but what is in [`Request`]: it speaks to its mount's process alone.
+//! does nothing but what is in `Request`: it speaks to its mount's process alone.
 //!
 //! A request is a message on a socket that both share, with one end of a connection of its own over
 //! which the answer comes. Who asks no more closes the other end. The broker ends with its mount's
