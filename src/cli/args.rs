@@ -409,6 +409,11 @@ pub struct UmountArgs {
 /// Arguments of `upgrade`.
 #[derive(Args, Debug)]
 pub struct UpgradeArgs {
+    /// Where the mount cannot be replaced otherwise, unmount it and mount it again: paths lead to
+    /// nothing meanwhile, what is open stays open
+    #[arg(long)]
+    pub allow_gap: bool,
+
     /// The mount point, or the NAME of a mount in a configuration file
     #[arg(value_hint = ValueHint::DirPath)]
     pub mountpoint: PathBuf,

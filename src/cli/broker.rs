@@ -29,15 +29,16 @@ use super::settings::MountSettings;
 use crate::descriptor;
 use crate::fuse::session::holders::Holder;
 use crate::fuse::session::mountinfo::MountInfo;
-use crate::fuse::session::over::Replacing;
+use crate::fuse::session::over::{Gap, Replacing};
 use crate::fuse::session::{Manner, MountError, Mounting, SessionOptions, UnmountError};
 use crate::registry::auth::CredentialSource;
 use credentials::BrokeredCredentials;
 
 /// The longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 10;
-/// How long mounting and unmounting may take: longer than the broker waits for `fusermount3`.
-const MOUNTING: Duration = Duration::from_secs(30);
+/// How long mounting and unmounting may take: longer than the broker waits for `fusermount3`, which
+/// it runs three times at most.
+const MOUNTING: Duration = Duration::from_secs(40);
 
 /// What the broker does.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ enum Request {
     /// Runs the program that signs, which was named when the mount began.
     Sign { reference: String, tag: Option<String> },
     /// Makes a mount for the place of the one of this number. The answer is as to `Mount`.
-    MountOver { old: u64, options: SessionOptions },
+    MountOver { old: u64, options: SessionOptions, gap: Gap },
     /// Gives that mount the place. The answer is a [`MountAnswer`].
     TakePlace { old: u64 },
     /// Starts the program of this mount once more, as its successor: with the words, the
@@ -150,8 +151,14 @@ impl Broker {
 }
 
 impl Replacing for Broker {
-    fn mount_over(&self, old: &MountInfo, options: &SessionOptions) -> Result<OwnedFd, MountError> {
-        self.device(&old.point, &Request::MountOver { old: old.id, options: options.clone() })
+    fn mount_over(
+        &self,
+        old: &MountInfo,
+        options: &SessionOptions,
+        gap: Gap,
+    ) -> Result<OwnedFd, MountError> {
+        let request = Request::MountOver { old: old.id, options: options.clone(), gap };
+        self.device(&old.point, &request)
     }
 
     fn take_place(&self, old: &MountInfo) -> Result<(), MountError> {

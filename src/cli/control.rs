@@ -29,6 +29,7 @@ use tracing::{Instrument as _, Span};
 
 use super::state::{private_dir, stem};
 use super::trace::TraceId;
+use crate::fuse::session::over::Gap;
 use crate::stage::UploadProgress;
 
 /// The longest request, in bytes. A path is at most 4,096.
@@ -84,6 +85,9 @@ pub enum ControlRequest {
     Upgrade {
         /// The program of that process.
         program: PathBuf,
+        /// Whether the mount may be missing for a moment.
+        #[serde(default)]
+        gap: Gap,
         /// The trace that it belongs to.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<TraceId>,

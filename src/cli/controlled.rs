@@ -20,6 +20,7 @@ use super::tofurc::mount_mapping::MountMapping;
 use super::{staging, state, status};
 use crate::fs::{self, Fs};
 use crate::fuse::session::Session;
+use crate::fuse::session::over::Gap;
 use crate::stage;
 
 /// A mount as it is controlled.
@@ -77,8 +78,8 @@ impl Service for Controlled {
             ControlRequest::Settings(()) => {
                 serde_json::to_value(like::told(&self.settings)).map_err(|e| e.to_string())
             }
-            ControlRequest::Upgrade { program, trace: _ } => {
-                self.upgraded(program).await.map(Into::into)
+            ControlRequest::Upgrade { program, gap, trace: _ } => {
+                self.upgraded(program, gap).await.map(Into::into)
             }
             ControlRequest::Refresh { path, accept, trace: _ } => {
                 let path = self.path_to_refresh(path).await?;
@@ -115,7 +116,7 @@ impl Controlled {
     }
 
     /// Starts a process that serves in the place of this one.
-    async fn upgraded(&self, program: PathBuf) -> Result<u32, String> {
+    async fn upgraded(&self, program: PathBuf, gap: Gap) -> Result<u32, String> {
         let _upgrading = self.upgrading.lock().await;
         if self.successor.borrow().is_some() {
             return Err("another process serves it already".to_owned());
@@ -127,7 +128,8 @@ impl Controlled {
                 self.start.program.display()
             ));
         }
-        let (broker, start, terms) = (Arc::clone(&self.broker), self.start.clone(), self.terms());
+        let (broker, start, terms) =
+            (Arc::clone(&self.broker), self.start.clone(), self.terms(gap));
         let starting = move || SuccessorProcess::start(&broker, &start, &terms);
         let prepared = tokio::task::spawn_blocking(starting).await.map_err(|e| e.to_string())?;
         let prepared = prepared.map_err(|reason| format!("{reason}; the old process goes on"))?;
@@ -164,11 +166,12 @@ impl Controlled {
         }
     }
 
-    fn terms(&self) -> HandoverTerms {
+    fn terms(&self, gap: Gap) -> HandoverTerms {
         HandoverTerms {
             mountpoint: self.settings.mountpoint.clone(),
             state_dir: self.settings.state_dir.clone(),
             metrics: self.settings.metrics.as_ref().map(ToString::to_string),
+            gap,
         }
     }
 

@@ -12,13 +12,14 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing::span::EnteredSpan;
 
 use super::access::RegistryAccess;
 use super::broker::Broker;
 use super::control::Socket;
 use super::controlled::Controlled;
 use super::handover::MountStart;
-use super::lifecycle::{self, Signals};
+use super::lifecycle::{self, Lifecycle, Signals};
 use super::log::LogWriter;
 use super::look::Look;
 use super::metrics::MetricsSocket;
@@ -33,7 +34,8 @@ use crate::facts::{self, Facts, FailingSource, RegistryKind};
 use crate::fs::plugin_cache::{self, PluginCache};
 use crate::fs::{self, Fs};
 use crate::fuse::passthrough::Passthrough;
-use crate::fuse::session::{self, Session, mountinfo, over};
+use crate::fuse::session::over::{self, Gap};
+use crate::fuse::session::{self, Session, SessionEnd, mountinfo};
 use crate::fuse::{self, Adapter};
 use crate::name::{Host, Platform};
 use crate::provider_registry::ProviderSource;
@@ -68,7 +70,7 @@ pub struct Daemon<'a> {
     pub log: &'a LogWriter,
 }
 
-impl Daemon<'_> {
+impl<'a> Daemon<'a> {
     /// Serves the mount until it is unmounted. `ready` is called once, when the mount can be used
     /// and every source was looked at, with those that fail; its error ends the mount. Where another
     /// process serves until now, it waits for `ready`, and nothing was looked at. No thread runs
@@ -97,60 +99,105 @@ impl Daemon<'_> {
         (broker, turn): (Arc<Broker>, File),
         ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        let Daemon { settings, start, takeover, log } = self;
-        let log_file = state::log_of(settings)?.is_some().then_some(log);
-        let access = RegistryAccess::new(&settings.network, Asker::Program);
+        let access = RegistryAccess::new(&self.settings.network, Asker::Program);
         let access = Arc::new(access.through(Arc::clone(&broker)));
-        let settings = &mapping::resolved(settings, &access)?;
+        let settings = mapping::resolved(self.settings, &access)?;
         let _entered = runtime.enter();
         let starting = TraceId::span(TraceId::of_process()).entered();
         trace::note_invalid();
-        let mut signals = Signals::catch().map_err(CommandError::failed)?;
-        let takes_over = takeover.is_some();
-        let stays = !takes_over && !settings.in_background;
+        let mounted = self.mounted(runtime, settings, (access, broker))?;
+        drop(turn);
+        mounted.serve(runtime, starting, ready)
+    }
+
+    /// Puts all layers together, waits for its turn where another process serves, and mounts.
+    fn mounted(
+        self,
+        runtime: &Runtime,
+        settings: MountSettings,
+        (access, broker): (Arc<RegistryAccess>, Arc<Broker>),
+    ) -> Result<Mounted<'a>, CommandError> {
+        let Daemon { start, takeover, log, .. } = self;
+        let log_file = state::log_of(&settings)?.is_some().then_some(log);
+        let signals = Signals::catch().map_err(CommandError::failed)?;
+        let replaces = takeover.as_ref().map(Takeover::gap);
         let metrics = match takeover {
             None => None,
-            Some(takeover) => takeover.turn(settings)?,
+            Some(takeover) => takeover.turn(&settings)?,
         };
-        let socket = Socket::bind(&settings.mountpoint, &control_dirs(settings)?)
+        let control = Socket::bind(&settings.mountpoint, &control_dirs(&settings)?)
             .map_err(|e| CommandError::Failed(format!("no control socket can be made: {e}")))?;
-        let metrics = metrics_socket(settings, metrics)?;
-        let fs = file_system(settings, &access, socket.path())?;
-        let look = Look::new(settings, &fs, &access);
+        let metrics = metrics_socket(&settings, metrics)?;
+        let handle = metrics.as_ref().map(MetricsSocket::handle).transpose();
+        let handle = handle.map_err(CommandError::failed)?;
+        let fs = file_system(&settings, &access, control.path())?;
+        let look = Look::new(&settings, &fs, &access);
         if settings.strict {
             look.insist(runtime)?;
         }
-        if takes_over && let Some(stage) = fs.publishing().stage() {
+        if replaces.is_some()
+            && let Some(stage) = fs.publishing().stage()
+        {
             stage.inherit();
         }
+        let (session, end) = session_of(&settings, runtime, &fs, (&broker, replaces))?;
+        let controlled = Controlled {
+            fs,
+            access,
+            session: Arc::new(session),
+            stays: replaces.is_none() && !settings.in_background,
+            settings,
+            start,
+            broker,
+            upgrading: tokio::sync::Mutex::default(),
+            metrics: handle,
+            successor: watch::Sender::new(None),
+        };
+        Ok(Mounted {
+            controlled: Arc::new(controlled),
+            sockets: (control, metrics),
+            end,
+            signals,
+            look,
+            log_file,
+            takes_over: replaces.is_some(),
+        })
+    }
+}
 
-        let kernel = (Arc::clone(&broker), takes_over);
-        let (session, end) = mounted(settings, runtime, &fs, kernel)?;
-        drop(turn);
+/// A mount that is there.
+struct Mounted<'a> {
+    controlled: Arc<Controlled>,
+    sockets: (Socket, Option<MetricsSocket>),
+    end: SessionEnd,
+    signals: Signals,
+    look: Look,
+    log_file: Option<&'a LogWriter>,
+    /// Whether it is in the place of one that another process served.
+    takes_over: bool,
+}
+
+impl Mounted<'_> {
+    /// Serves it until it is unmounted, or another process serves in its place and nothing is open
+    /// in it.
+    fn serve(
+        self,
+        runtime: &Runtime,
+        starting: EnteredSpan,
+        ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        let Mounted { controlled, end, look, log_file, takes_over, .. } = self;
+        let (settings, session) = (&controlled.settings, &controlled.session);
+        let mut signals = self.signals;
         // After mounting: systemd's automount answers its own process group alone at the mount
         // point, and has all others wait for the mount.
         let detached = if settings.in_background { background::detach() } else { Ok(()) };
-        let session = Arc::new(session);
-        let (kernel, blocking) = (Arc::clone(&session), runtime.handle().clone());
-        fs.publishing().tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
+        let (kernel, blocking) = (Arc::clone(session), runtime.handle().clone());
+        let publishing = controlled.fs.publishing();
+        publishing.tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
         runtime.spawn(keep_a_thread());
-        runtime.spawn(give_memory_back(Arc::clone(&fs)));
-        let handle = metrics.as_ref().map(MetricsSocket::handle).transpose();
-        let controlled = Arc::new(Controlled {
-            fs,
-            access,
-            session: Arc::clone(&session),
-            settings: settings.clone(),
-            start,
-            broker: Arc::clone(&broker),
-            stays,
-            upgrading: tokio::sync::Mutex::default(),
-            metrics: handle.map_err(CommandError::failed)?,
-            successor: watch::Sender::new(None),
-        });
-        let mut successor = controlled.successor.subscribe();
-        let asked = Arc::clone(&controlled);
-        let sockets = runtime.spawn(serve_sockets(socket, metrics, controlled));
+        runtime.spawn(give_memory_back(Arc::clone(&controlled.fs)));
+        let sockets = runtime.spawn(serve_sockets(self.sockets, Arc::clone(&controlled)));
         tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
         let looks = !settings.strict && !takes_over;
         let ailing = if looks { look.at_sources(runtime) } else { Vec::new() };
@@ -160,7 +207,7 @@ impl Daemon<'_> {
                     look.at_sources(runtime);
                 }
                 drop(starting);
-                let unmounted = lifecycle::Lifecycle { session: &session, log_file, stays };
+                let unmounted = Lifecycle { session, log_file, stays: controlled.stays };
                 runtime.block_on(unmounted.until_unmounted(end, &mut signals))
             }
             Err(e) => {
@@ -168,25 +215,34 @@ impl Daemon<'_> {
             }
         };
         // A mount that is replaced ends as soon as nothing is open, before all is handed over.
-        drop(runtime.block_on(asked.upgrading.lock()));
+        drop(runtime.block_on(controlled.upgrading.lock()));
         sockets.abort();
-        tracing::info!("{}: the mount has ended", settings.mountpoint.display());
-        let successor = *successor.borrow_and_update();
-        if successor.is_some() {
-            // Nothing was open any more, perhaps: who asked for it is answered meanwhile.
-            runtime.block_on(tokio::time::sleep(LAST_TASKS));
-        }
-        match successor {
-            None => over::clear_left(&settings.mountpoint, broker.as_ref())
-                .map_err(CommandError::failed)
-                .and(ended),
-            Some(_) if !stays => ended,
-            Some(_) => {
-                broker.end();
-                runtime.block_on(lifecycle::until_children_ended(&mut signals, log_file.is_some()))
-            }
-        }
+        after_end(runtime, &controlled, (signals, log_file), ended)
     }
+}
+
+/// What is left to do when a mount has ended: to take away what it covered, or to wait for the
+/// processes that took over.
+fn after_end(
+    runtime: &Runtime,
+    controlled: &Controlled,
+    (mut signals, log_file): (Signals, Option<&LogWriter>),
+    ended: Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let (mountpoint, broker) = (&controlled.settings.mountpoint, &controlled.broker);
+    tracing::info!("{}: the mount has ended", mountpoint.display());
+    let is_replaced = controlled.successor.borrow().is_some();
+    if !is_replaced {
+        let cleared = over::clear_left(mountpoint, broker.as_ref()).map_err(CommandError::failed);
+        return cleared.and(ended);
+    }
+    // Nothing was open any more, perhaps: who asked for it is answered meanwhile.
+    runtime.block_on(tokio::time::sleep(LAST_TASKS));
+    if !controlled.stays {
+        return ended;
+    }
+    broker.end();
+    runtime.block_on(lifecycle::until_children_ended(&mut signals, log_file.is_some()))
 }
 
 /// Checks the mount point, or that what is handed over fits; keeps other processes from mounting
@@ -206,26 +262,26 @@ fn alone_at_the_point(
 }
 
 /// Mounts, and serves the kernel.
-fn mounted(
+fn session_of(
     settings: &MountSettings,
     runtime: &Runtime,
     fs: &Arc<Fs>,
-    (broker, takes_over): (Arc<Broker>, bool),
-) -> Result<(Session, session::SessionEnd), CommandError> {
+    (broker, replaces): (&Arc<Broker>, Option<Gap>),
+) -> Result<(Session, SessionEnd), CommandError> {
     let mounting = session_options(settings);
     let options = fuse::AdapterOptions { without_open: settings.read_only && mounting.read_only };
     let adapter = Adapter::new(Arc::clone(fs), runtime.handle().clone(), options);
     let passthrough = adapter.passthrough();
     let connected = |device: BorrowedFd<'_>| say_how_files_are_read(settings, &passthrough, device);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
-    let point = &settings.mountpoint;
-    let started = if takes_over {
+    let (broker, point) = (Arc::clone(broker), &settings.mountpoint);
+    let started = if let Some(gap) = replaces {
         let table = mountinfo::read().map_err(CommandError::failed)?;
         let old =
             mountinfo::top_at(&table, point).filter(|old| old.is_ours()).ok_or_else(|| {
                 CommandError::Failed(format!("{} is not a mount point any more", point.display()))
             })?;
-        over::start_over(broker, old, &mounting, threads, adapter, connected)
+        over::start_over(broker, (old, gap), &mounting, threads, adapter, connected)
     } else {
         session::start(broker, point, &mounting, threads, adapter, connected)
     };
@@ -234,8 +290,7 @@ fn mounted(
 
 /// Answers on the sockets until another process does.
 async fn serve_sockets(
-    control: Socket,
-    metrics: Option<MetricsSocket>,
+    (control, metrics): (Socket, Option<MetricsSocket>),
     controlled: Arc<Controlled>,
 ) {
     let mut successor = controlled.successor.subscribe();

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use super::background::{FAILED, READY, SOURCE};
 use super::broker::Broker;
 use crate::descriptor;
+use crate::fuse::session::over::Gap;
 
 /// The option by which a process learns that it is a successor.
 pub const OPTION: &str = "--take-over";
@@ -72,6 +73,9 @@ pub struct HandoverTerms {
     pub state_dir: PathBuf,
     /// Where metrics are told, if its socket comes with the turn.
     pub metrics: Option<String>,
+    /// Whether the mount may be missing for a moment.
+    #[serde(default)]
+    pub gap: Gap,
 }
 
 /// A successor that is not ready yet. It is killed when this is dropped.

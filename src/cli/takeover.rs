@@ -12,6 +12,7 @@ use super::handover::{HandoverTerms, PREPARED, TURN};
 use super::output::CommandError;
 use super::settings::MountSettings;
 use crate::descriptor;
+use crate::fuse::session::over::Gap;
 
 /// The longest line of terms.
 const TERMS_MAX: u64 = 64 * 1024;
@@ -49,6 +50,11 @@ impl Takeover {
                 new.display()
             ))),
         }
+    }
+
+    /// Whether the mount may be missing for a moment.
+    pub fn gap(&self) -> Gap {
+        self.terms.gap
     }
 
     /// Says that all is prepared, and waits for the turn; the socket of the metrics, if that was

@@ -9,6 +9,7 @@ use super::mounts;
 use super::options::{self, OptionPlaces};
 use super::output::CommandError;
 use super::trace::TraceId;
+use crate::fuse::session::over::Gap;
 
 /// Has the process of a mount hand over to one that runs this program.
 pub fn run(args: &UpgradeArgs) -> Result<(), CommandError> {
@@ -18,7 +19,8 @@ pub fn run(args: &UpgradeArgs) -> Result<(), CommandError> {
     let failed = |reason: String| CommandError::Failed(format!("{}: {reason}", point.display()));
     let program = std::env::current_exe()
         .map_err(|e| failed(format!("the path of this program cannot be found: {e}")))?;
-    let request = ControlRequest::Upgrade { program, trace: TraceId::of_process() };
+    let gap = if args.allow_gap { Gap::Allowed } else { Gap::Refused };
+    let request = ControlRequest::Upgrade { program, gap, trace: TraceId::of_process() };
     let connection = mounts::connect(&entry).map_err(failed)?;
     connection.ask_long(&request, |_, _| ControlFlow::Continue(())).map_err(failed)?;
     Ok(())

@@ -17,6 +17,7 @@ mod sources;
 mod support;
 mod upgrade;
 mod users;
+mod ways;
 mod words;
 
 use std::fs;
@@ -80,7 +81,12 @@ impl Place {
 
     /// The program in an environment of its own.
     fn command(&self) -> Command {
-        let mut command = Command::new(world::program());
+        self.command_of(world::program())
+    }
+
+    /// Another program in that environment.
+    fn command_of(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.dir.path())
             .env("HOME", self.path("home"))

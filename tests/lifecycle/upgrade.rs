@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::*;
 use support::{layouts, pack};
+use tofufs::fuse::session::over::Gap;
 
 /// How often a mount in use is upgraded where nobody asks for more.
 const UPGRADES: &str = "TOFUFS_TEST_UPGRADES";
@@ -17,7 +18,7 @@ const BIG: usize = 3 << 20;
 
 /// A store with a module of a small file and a large one, and with a provider whose program is a
 /// shell.
-fn filled(place: &Place) -> Option<()> {
+pub(super) fn filled(place: &Place) -> Option<()> {
     let store = place.path("store");
     let big = pack::noise(7, BIG);
     let files = [("main.tf", &b"# a module\n"[..]), ("big.bin", &big)];
@@ -34,7 +35,7 @@ fn of_root() -> Option<Place> {
     if is_root() { Place::new() } else { None }
 }
 
-fn module(place: &Place) -> PathBuf {
+pub(super) fn module(place: &Place) -> PathBuf {
     place.point().join("registry.example/acme/net/1.0.0")
 }
 
@@ -43,12 +44,12 @@ fn upgraded(place: &Place) {
 }
 
 /// The mounts of tofufs at the mount point, those below others too.
-fn stacked(place: &Place) -> usize {
+pub(super) fn stacked(place: &Place) -> usize {
     let table = mountinfo::read().unwrap();
     table.iter().filter(|entry| entry.is_ours() && entry.point == place.point()).count()
 }
 
-fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
@@ -96,35 +97,55 @@ fn what_unmounts_without_tofufs_leaves_nothing_below() {
     assert_eq!(stacked(&place), 0);
 }
 
+/// What a path leads to; where it may lead to nothing for a moment, as soon as it does.
+fn found<T>(
+    what: &str,
+    gap: Gap,
+    mut look: impl FnMut() -> std::io::Result<T>,
+) -> Result<T, String> {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Err(e)
+                if gap == Gap::Allowed
+                    && e.kind() == std::io::ErrorKind::NotFound
+                    && start.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            looked => return looked.map_err(|e| format!("{what}: {e}")),
+        }
+    }
+}
+
 /// Reads files by path and through descriptors that stay open over upgrades; says what is wrong.
 fn read_on(
     place: &Place,
     number: usize,
-    stop: &AtomicBool,
-    reads: &AtomicU64,
+    gap: Gap,
+    (stop, reads): (&AtomicBool, &AtomicU64),
 ) -> Result<(), String> {
     let big = pack::noise(7, BIG);
     let (small, large) = (module(place).join("main.tf"), module(place).join("big.bin"));
-    let failed = |what: &str, e: std::io::Error| format!("{what}: {e}");
-    let mut kept = fs::File::open(&large).map_err(|e| failed("open", e))?;
+    let mut kept = found("open", gap, || fs::File::open(&large))?;
     let mut buffer = vec![0; 64 << 10];
     for round in 0.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        if fs::read(&small).map_err(|e| failed("by path", e))? != b"# a module\n" {
+        if found("by path", gap, || fs::read(&small))? != b"# a module\n" {
             return Err("a wrong byte by path".into());
         }
         let at = (number * 7919 + round * 104_729) % (BIG - buffer.len());
-        kept.seek(SeekFrom::Start(at as u64)).map_err(|e| failed("seek", e))?;
-        kept.read_exact(&mut buffer).map_err(|e| failed("through a descriptor", e))?;
+        let read = kept.seek(SeekFrom::Start(at as u64)).and_then(|_| kept.read_exact(&mut buffer));
+        read.map_err(|e| format!("through a descriptor: {e}"))?;
         if buffer != big[at..at + buffer.len()] {
             return Err("a wrong byte through a descriptor".into());
         }
         if round % 64 == number % 64 {
-            kept = fs::File::open(&large).map_err(|e| failed("open again", e))?;
+            kept = found("open again", gap, || fs::File::open(&large))?;
         }
-        let names = fs::read_dir(module(place)).map_err(|e| failed("list", e))?.count();
+        let names = found("list", gap, || fs::read_dir(module(place)))?.count();
         if names != 2 {
             return Err(format!("{names} names instead of 2"));
         }
@@ -134,54 +155,90 @@ fn read_on(
     Ok(())
 }
 
-#[test]
-fn readers_and_a_running_provider_notice_nothing_of_upgrades() {
-    let asked = std::env::var(UPGRADES).ok();
-    let upgrades: u32 = asked.map_or(10, |count| count.parse().unwrap());
-    let Some(place) = of_root() else { return };
-    let Some(()) = filled(&place) else { return };
-    done(&place.mount(&[]));
-    let provider = place
-        .point()
-        .join("registry.example/acme/sh/1.0.0/linux_amd64/terraform-provider-sh_v1.0.0");
-    let script = "while [ ! -e \"$2\" ]; do read -r line <\"$1\" || exit 3; \
-                  [ \"$line\" = '# a module' ] || exit 4; done";
-    let mut command = Command::new(&provider);
-    command.args(["-c", script, "sh"]).arg(module(&place).join("main.tf")).arg(place.path("stop"));
-    let mut running = command.spawn().unwrap();
+/// Readers of a mount, and a provider that runs from it.
+pub(super) struct Crowd {
+    place: Arc<Place>,
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+    readers: Vec<thread::JoinHandle<Result<(), String>>>,
+    provider: Child,
+}
 
-    let place = Arc::new(place);
-    let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let readers: Vec<_> = (0..READERS)
-        .map(|number| {
-            let (place, stop, reads) = (place.clone(), stop.clone(), reads.clone());
-            thread::spawn(move || read_on(&place, number, &stop, &reads))
-        })
-        .collect();
-    let mut pids = vec![place.pid()];
-    for _ in 0..upgrades {
-        let before = reads.load(Ordering::Relaxed);
-        upgraded(&place);
-        pids.push(place.pid());
-        eventually("everybody reads on", || {
-            reads.load(Ordering::Relaxed) > before + READERS as u64
-                || readers.iter().any(thread::JoinHandle::is_finished)
-        });
-        assert_eq!(running.try_wait().unwrap(), None, "the provider runs on");
+impl Crowd {
+    pub(super) fn at(place: &Arc<Place>, gap: Gap) -> Crowd {
+        let provider = place
+            .point()
+            .join("registry.example/acme/sh/1.0.0/linux_amd64/terraform-provider-sh_v1.0.0");
+        // It reads by the path where that leads to something.
+        let script = "while [ ! -e \"$2\" ]; do [ -e \"$1\" ] || continue; \
+                      read -r line <\"$1\" || { [ \"$3\" = Allowed ] && continue; exit 3; }; \
+                      [ \"$line\" = '# a module' ] || exit 4; done";
+        let mut command = Command::new(&provider);
+        command.args(["-c", script, "sh"]).arg(module(place).join("main.tf"));
+        command.arg(place.path("stop")).arg(format!("{gap:?}"));
+        let provider = command.spawn().unwrap();
+        let (stop, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let readers = (0..READERS)
+            .map(|number| {
+                let (place, stop, reads) = (place.clone(), stop.clone(), reads.clone());
+                thread::spawn(move || read_on(&place, number, gap, (&stop, &reads)))
+            })
+            .collect();
+        Crowd { place: place.clone(), stop, reads, readers, provider }
     }
-    stop.store(true, Ordering::Relaxed);
-    let wrong: Vec<_> =
-        readers.into_iter().filter_map(|reader| reader.join().unwrap().err()).collect();
-    assert_eq!(wrong, Vec::<String>::new());
-    fs::write(place.path("stop"), "").unwrap();
-    assert_eq!(running.wait().unwrap().code(), Some(0));
-    println!("{upgrades} upgrades, {} rounds of reading", reads.load(Ordering::Relaxed));
+
+    /// Has another process serve the mount, while all of them go on; that process.
+    pub(super) fn upgrade(&mut self, words: &[&str]) -> Pid {
+        let before = self.reads.load(Ordering::Relaxed);
+        done(&self.place.run(&[&["upgrade"], words, &["mnt"]].concat()));
+        eventually("everybody reads on", || {
+            self.reads.load(Ordering::Relaxed) > before + READERS as u64
+                || self.readers.iter().any(thread::JoinHandle::is_finished)
+        });
+        assert_eq!(self.provider.try_wait().unwrap(), None, "the provider runs on");
+        self.place.pid()
+    }
+
+    /// Ends them. Nothing was wrong.
+    pub(super) fn leave(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let wrong: Vec<_> =
+            self.readers.into_iter().filter_map(|reader| reader.join().unwrap().err()).collect();
+        assert_eq!(wrong, Vec::<String>::new());
+        fs::write(self.place.path("stop"), "").unwrap();
+        assert_eq!(self.provider.wait().unwrap().code(), Some(0));
+        println!("{} rounds of reading", self.reads.load(Ordering::Relaxed));
+    }
+}
+
+/// A crowd notices nothing of so many upgrades of its mount, which `left` mounts each leave below;
+/// the mount is gone in the end, with all its processes.
+pub(super) fn upgraded_in_use(place: &Arc<Place>, upgrades: usize, words: &[&str], left: usize) {
+    let gap = if words.is_empty() { Gap::Refused } else { Gap::Allowed };
+    let mut crowd = Crowd::at(place, gap);
+    let mut pids = vec![place.pid()];
+    for number in 1..=upgrades {
+        pids.push(crowd.upgrade(words));
+        assert_eq!(stacked(place), 1 + number * left);
+    }
+    crowd.leave();
     pids.dedup();
-    assert_eq!(pids.len(), upgrades as usize + 1);
+    assert_eq!(pids.len(), upgrades + 1);
     done(&place.run(&["umount", "mnt"]));
+    assert_eq!(stacked(place), 0);
     for pid in pids {
         eventually("no process is left", || gone(pid));
     }
+}
+
+#[test]
+fn readers_and_a_running_provider_notice_nothing_of_upgrades() {
+    let asked = std::env::var(UPGRADES).ok();
+    let upgrades = asked.map_or(10, |count| count.parse().unwrap());
+    let Some(place) = of_root() else { return };
+    let Some(()) = filled(&place) else { return };
+    done(&place.mount(&[]));
+    upgraded_in_use(&Arc::new(place), upgrades, &[], 0);
 }
 
 #[test]
@@ -359,23 +416,4 @@ fn whoever_is_killed_in_the_middle_the_next_mount_heals_it() {
     eventually("it can be unmounted", || place.run(&["umount", "mnt"]).status.success());
     assert_eq!(stacked(&place), 0);
     eventually("no process is left", || processes(&place).is_empty());
-}
-
-#[test]
-fn an_ordinary_user_is_told_that_nothing_can_be_mounted_there() {
-    if is_root() {
-        return;
-    }
-    let Some(place) = Place::new() else { return };
-    let Some(()) = filled(&place) else { return };
-    for options in [&[][..], &["--read-only"]] {
-        done(&place.mount(options));
-        let first = place.pid();
-        let said = failed(&place.run(&["upgrade", "mnt"]));
-        assert!(said.contains("an ordinary user cannot") && said.contains("goes on"), "{said}");
-        assert_eq!(place.pid(), first);
-        assert_eq!(fs::read(module(&place).join("main.tf")).unwrap(), b"# a module\n");
-        assert_eq!(stacked(&place), 1);
-        done(&place.run(&["umount", "mnt"]));
-    }
 }

@@ -54,82 +54,111 @@ impl Search {
     }
 }
 
-/// L13
-#[test]
-#[ignore = "long; scripts/scorecard runs it"]
-fn a_password_and_a_key_are_seen_nowhere() {
-    let server = Hostile::start();
-    server.publish("acme/net", "1.0.0", &pack::module(&[("main.tf", b"# sound")]));
-    server.login(Some(Login::Basic { user: "user", password: PASSWORD }));
-    let home = tempfile::tempdir().unwrap();
-    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("user:{PASSWORD}"));
-    let auths = json!({"auths": {server.host(): {"auth": encoded}}});
-    fs::create_dir(home.path().join(".docker")).unwrap();
-    fs::write(home.path().join(".docker/config.json"), auths.to_string()).unwrap();
-    let key = home.path().join("key.pem");
-    let made = Command::new("openssl")
-        .args(["genpkey", "-algorithm", "ed25519", "-out"])
-        .arg(&key)
-        .output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return support::skip("openssl makes no key");
-    }
-    let pem = fs::read_to_string(&key).unwrap();
-    let canaries =
-        vec![PASSWORD.to_owned(), encoded.clone(), pem.lines().nth(1).unwrap().to_owned()];
-    let mut search = Search { tries: Tries::default(), canaries };
+/// A registry that wants a password, and a user who has that and a key to sign with.
+struct Secrets {
+    server: Hostile,
+    home: tempfile::TempDir,
+    key: PathBuf,
+    canaries: Vec<String>,
+}
 
-    let options = Options::new()
-        .args(["-vv", "--plain-http", &server.host(), "--metrics"])
-        .args([format!("unix:{}", home.path().join("metrics").display())])
-        .args(["--sign-key".to_owned(), key.display().to_string()])
-        .env("DOCKER_CONFIG", home.path().join(".docker").display());
-    let Some(mount) = Mount::start(&[server.host()], options) else { return };
-    let release = mount.join(format!("{}/acme/net/1.0.0", server.host()));
-    right(&release.join("main.tf"), b"# sound").unwrap();
-    let missing = mount.join(format!("{}/acme/net:9.9.9", server.host()));
-    assert!(fs::read_dir(missing).is_err());
-    let staged = mount.join(format!("staging/{}/acme/net/2.0.0", server.host()));
-    fs::create_dir_all(&staged).unwrap();
-    fs::write(staged.join("main.tf"), "# staged").unwrap();
-    fs::rename(&staged, mount.join(format!("{}/acme/net/2.0.0", server.host()))).unwrap();
-    server.login(Some(Login::Basic { user: "user", password: "another" }));
-    assert!(fs::read_dir(mount.join(format!("{}/acme/other:1.0.0", server.host()))).is_err());
-    server.login(Some(Login::Basic { user: "user", password: PASSWORD }));
+impl Secrets {
+    /// `None`, with the reason printed, where no key can be made.
+    fn new() -> Option<Secrets> {
+        let server = Hostile::start();
+        server.publish("acme/net", "1.0.0", &pack::module(&[("main.tf", b"# sound")]));
+        server.login(Some(Login::Basic { user: "user", password: PASSWORD }));
+        let home = tempfile::tempdir().unwrap();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("user:{PASSWORD}"));
+        let auths = json!({"auths": {server.host(): {"auth": encoded}}});
+        fs::create_dir(home.path().join(".docker")).unwrap();
+        fs::write(home.path().join(".docker/config.json"), auths.to_string()).unwrap();
+        let key = home.path().join("key.pem");
+        let made = Command::new("openssl")
+            .args(["genpkey", "-algorithm", "ed25519", "-out"])
+            .arg(&key)
+            .output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            support::skip("openssl makes no key");
+            return None;
+        }
+        let pem = fs::read_to_string(&key).unwrap();
+        let canaries = vec![PASSWORD.to_owned(), encoded, pem.lines().nth(1).unwrap().to_owned()];
+        Some(Secrets { server, home, key, canaries })
+    }
 
-    let command = |words: &[&str]| {
-        let mut command = tofufs(home.path());
-        command.env("DOCKER_CONFIG", home.path().join(".docker")).args(words);
-        command
-    };
-    let reference = format!("{}/acme/net:1.0.0", server.host());
-    let pushed = format!("{}/acme/net:3.0.0", server.host());
-    let (host, key) = (server.host(), key.display().to_string());
-    let module = home.path().join("module");
-    fs::create_dir(&module).unwrap();
-    fs::write(module.join("main.tf"), "# pushed").unwrap();
-    let module = module.display().to_string();
-    for words in [
-        &["pull", "-vv", "--plain-http", &host, &reference][..],
-        &["push", "-vv", "--plain-http", &host, "--sign-key", &key, &module, &pushed],
-        &["sign", "-vv", "--plain-http", &host, "--key", &key, &reference],
-        &["doctor", "--json", "--plain-http", &host, &host],
-        &["config", "show"],
-    ] {
-        search.command(words[0], command(words));
+    fn docker_config(&self) -> PathBuf {
+        self.home.path().join(".docker")
     }
-    let mut status = mount.command("status");
-    status.arg("--json").arg(mount.path());
-    search.command("status", status);
-    for name in ["user.tofufs.error", "user.tofufs.digest", "user.tofufs.reference"] {
-        search.look(name, xattr(&release, name).unwrap_or_default().as_bytes());
+
+    /// Where the mount tells metrics.
+    fn metrics(&self) -> PathBuf {
+        self.home.path().join("metrics")
     }
-    let metrics = Command::new("curl")
-        .arg("--unix-socket")
-        .arg(home.path().join("metrics"))
-        .arg("http://tofufs/metrics")
-        .output();
-    search.look("metrics", &metrics.map(|m| m.stdout).unwrap_or_default());
+
+    /// A mount in which was read and published, and which was refused what it asked for.
+    fn used_mount(&self) -> Option<Mount> {
+        let (server, host) = (&self.server, self.server.host());
+        let options = Options::new()
+            .args(["-vv", "--plain-http", &host, "--metrics"])
+            .args([format!("unix:{}", self.metrics().display())])
+            .args(["--sign-key".to_owned(), self.key.display().to_string()])
+            .env("DOCKER_CONFIG", self.docker_config().display());
+        let mount = Mount::start(&[host.clone()], options)?;
+        right(&mount.join(format!("{host}/acme/net/1.0.0/main.tf")), b"# sound").unwrap();
+        assert!(fs::read_dir(mount.join(format!("{host}/acme/net:9.9.9"))).is_err());
+        let staged = mount.join(format!("staging/{host}/acme/net/2.0.0"));
+        fs::create_dir_all(&staged).unwrap();
+        fs::write(staged.join("main.tf"), "# staged").unwrap();
+        fs::rename(&staged, mount.join(format!("{host}/acme/net/2.0.0"))).unwrap();
+        server.login(Some(Login::Basic { user: "user", password: "another" }));
+        assert!(fs::read_dir(mount.join(format!("{host}/acme/other:1.0.0"))).is_err());
+        server.login(Some(Login::Basic { user: "user", password: PASSWORD }));
+        Some(mount)
+    }
+
+    /// What commands print and say that log in and sign.
+    fn in_commands(&self, search: &mut Search) {
+        let (host, key) = (self.server.host(), self.key.display().to_string());
+        let (reference, pushed) =
+            (format!("{host}/acme/net:1.0.0"), format!("{host}/acme/net:3.0.0"));
+        let module = self.home.path().join("module");
+        fs::create_dir(&module).unwrap();
+        fs::write(module.join("main.tf"), "# pushed").unwrap();
+        let module = module.display().to_string();
+        for words in [
+            &["pull", "-vv", "--plain-http", &host, &reference][..],
+            &["push", "-vv", "--plain-http", &host, "--sign-key", &key, &module, &pushed],
+            &["sign", "-vv", "--plain-http", &host, "--key", &key, &reference],
+            &["doctor", "--json", "--plain-http", &host, &host],
+            &["config", "show"],
+        ] {
+            let mut command = tofufs(self.home.path());
+            command.env("DOCKER_CONFIG", self.docker_config()).args(words);
+            search.command(words[0], command);
+        }
+    }
+
+    /// What a mount tells of itself: status, attributes and metrics.
+    fn in_what_is_told(&self, mount: &Mount, search: &mut Search) {
+        let mut status = mount.command("status");
+        status.arg("--json").arg(mount.path());
+        search.command("status", status);
+        let release = mount.join(format!("{}/acme/net/1.0.0", self.server.host()));
+        for name in ["user.tofufs.error", "user.tofufs.digest", "user.tofufs.reference"] {
+            search.look(name, xattr(&release, name).unwrap_or_default().as_bytes());
+        }
+        let metrics = Command::new("curl")
+            .arg("--unix-socket")
+            .arg(self.metrics())
+            .arg("http://tofufs/metrics")
+            .output();
+        search.look("metrics", &metrics.map(|m| m.stdout).unwrap_or_default());
+    }
+}
+
+/// What others can see of a mount's process, and what it leaves in files.
+fn in_the_process(mount: &Mount, search: &mut Search) {
     let process = PathBuf::from(format!("/proc/{}", mount.pid().as_raw_nonzero()));
     for name in ["cmdline", "environ", "comm", "status"] {
         search.look(name, &fs::read(process.join(name)).unwrap_or_default());
@@ -146,6 +175,18 @@ fn a_password_and_a_key_are_seen_nowhere() {
         }
     }
     search.look("the log", mount.log().as_bytes());
+}
+
+/// L13
+#[test]
+#[ignore = "long; scripts/scorecard runs it"]
+fn a_password_and_a_key_are_seen_nowhere() {
+    let Some(secrets) = Secrets::new() else { return };
+    let Some(mount) = secrets.used_mount() else { return };
+    let mut search = Search { tries: Tries::default(), canaries: secrets.canaries.clone() };
+    secrets.in_commands(&mut search);
+    secrets.in_what_is_told(&mount, &mut search);
+    in_the_process(&mount, &mut search);
     let figures = "a password and a key, in outputs, logs, files, attributes, metrics and /proc";
     search.tries.score("places without a secret", PLACES, figures.to_owned()).tell();
 }

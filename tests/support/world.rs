@@ -19,6 +19,9 @@ pub const NOBODY: u32 = 65534;
 /// Another such user.
 pub const DAEMON: u32 = 1;
 
+/// A variable by which users of a world may let others into their mounts.
+pub const ALLOW_OTHER: &str = "TOFUFS_TEST_ALLOW_OTHER";
+
 /// The variable that tells this program that it runs in such a world, and where that keeps its
 /// files.
 const WORLD: &str = "TOFUFS_TEST_WORLD";
@@ -39,6 +42,7 @@ mount --bind "$programs" "$world/programs" || impossible "there are no bind moun
 if mknod "$world/fuse" c 10 229 && chmod 0666 "$world/fuse"; then
     mount --bind "$world/fuse" /dev/fuse
 fi 2>/dev/null
+[ -z "${TOFUFS_TEST_ALLOW_OTHER:-}" ] || echo user_allow_other >"$world/fuse.conf"
 [ ! -e /etc/fuse.conf ] || mount --bind "$world/fuse.conf" /etc/fuse.conf
 as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
 as_nobody sh -c ': <>/dev/fuse' 2>/dev/null || impossible "users cannot open /dev/fuse here"

@@ -17,9 +17,8 @@ use super::{MountAnswer, REQUEST_MAX, Request, UnmountAnswer};
 use crate::cli::handover::MountStart;
 use crate::cli::settings::MountSettings;
 use crate::descriptor;
-use crate::fuse::session::{
-    self, Manner, MountError, SessionOptions, UnmountError, mountinfo, over,
-};
+use crate::fuse::session::over::{self, Gap};
+use crate::fuse::session::{self, Manner, MountError, SessionOptions, UnmountError, mountinfo};
 
 /// What the kernel shows as this process's name.
 const NAME: &std::ffi::CStr = c"tofufs-broker";
@@ -94,8 +93,8 @@ async fn answer(request: Request, connection: UnixStream, brokerage: Arc<Brokera
         Request::Mount(options) => {
             blocking(brokerage, move |b| b.mount(&connection, &options)).await
         }
-        Request::MountOver { old, options } => {
-            blocking(brokerage, move |b| b.mount_over(&connection, old, &options)).await
+        Request::MountOver { old, options, gap } => {
+            blocking(brokerage, move |b| b.mount_over(&connection, old, &options, gap)).await
         }
         Request::TakePlace { old } => {
             blocking(brokerage, move |b| b.take_place(&connection, old)).await
@@ -120,8 +119,8 @@ impl Brokerage {
         self.mounted(connection, session::mount(&self.settings.mountpoint, options));
     }
 
-    fn mount_over(&self, connection: &UnixStream, old: u64, options: &SessionOptions) {
-        let made = self.there(old).and_then(|old| over::made(&old, options));
+    fn mount_over(&self, connection: &UnixStream, old: u64, options: &SessionOptions, gap: Gap) {
+        let made = self.there(old).and_then(|old| over::made(&old, options, gap));
         let device = made.map(|(device, mount)| {
             *self.made.lock() = mount;
             device

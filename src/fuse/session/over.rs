@@ -3,8 +3,11 @@
 //! The new mount is made out of sight, serves, is moved beneath the old one (`MOVE_MOUNT_BENEATH`,
 //! Linux 6.5), and that is detached: there is no moment without a mount. An older kernel mounts over
 //! the old one, which lies below then, reached by what is open in it, until what lies over it is
-//! unmounted. It takes the right to mount: `fusermount3` cannot reach the mount point of a mount
-//! that is its user's alone.
+//! unmounted.
+//!
+//! An ordinary user has not the right to do so, and `fusermount3` mounts over the old one. It is
+//! set-uid root, and the kernel lets no other user into a mount that is its user's alone, root
+//! included: then the old one has to be unmounted before, which leaves a gap (see [`Gap`]).
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
@@ -18,10 +21,12 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::mountinfo::{self, MountInfo};
 use super::{
     Manner, MountError, Mounting, STUCK, Session, SessionEnd, SessionOptions, UnmountError,
-    by_mount, served, within,
+    by_fusermount, by_mount, served, unmount, within,
 };
 
 /// The attribute of a mount's root that holds the control socket's path. A mount that another one
@@ -78,10 +83,25 @@ pub fn clear_left(point: &Path, mounting: &dyn Mounting) -> Result<(), UnmountEr
     }
 }
 
+/// Whether a path may lead to no mount for a moment, where it cannot be replaced otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub enum Gap {
+    /// Never.
+    #[default]
+    Refused,
+    /// For as long as it takes to unmount, and to mount again.
+    Allowed,
+}
+
 /// Who mounts for a session in the place of another mount.
 pub trait Replacing: Mounting {
     /// Makes a mount for the place of `old`; the kernel's connection.
-    fn mount_over(&self, old: &MountInfo, options: &SessionOptions) -> Result<OwnedFd, MountError>;
+    fn mount_over(
+        &self,
+        old: &MountInfo,
+        options: &SessionOptions,
+        gap: Gap,
+    ) -> Result<OwnedFd, MountError>;
 
     /// Gives the mount that was made last the place of `old`, if it has no place yet.
     fn take_place(&self, old: &MountInfo) -> Result<(), MountError>;
@@ -90,7 +110,7 @@ pub trait Replacing: Mounting {
 /// Has `mounting` mount in the place of `old`, and serves as [`super::start`] does.
 pub fn start_over<F: fuser::Filesystem>(
     mounting: Arc<impl Replacing + 'static>,
-    old: &MountInfo,
+    (old, gap): (&MountInfo, Gap),
     options: &SessionOptions,
     threads: usize,
     filesystem: F,
@@ -102,7 +122,7 @@ pub fn start_over<F: fuser::Filesystem>(
         what: "the kernel and tofufs could not agree",
         source,
     };
-    let device = mounting.mount_over(old, options)?;
+    let device = mounting.mount_over(old, options, gap)?;
     let (notifier, end) =
         served(device, options, threads, filesystem, connected).map_err(disagreed)?;
     mounting.take_place(old)?;
@@ -116,25 +136,44 @@ pub fn start_over<F: fuser::Filesystem>(
 pub fn made(
     old: &MountInfo,
     options: &SessionOptions,
+    gap: Gap,
 ) -> Result<(OwnedFd, Option<OwnedFd>), MountError> {
     let point = old.point.as_path();
     let system =
         |what, e: Errno| MountError::System { point: point.to_owned(), what, source: e.into() };
     match out_of_sight(options) {
         Ok((device, mount)) => Ok((device, Some(mount))),
-        // `fusermount3` is set-uid root, and the kernel lets nobody but the user into such a mount.
-        Err(Errno::PERM | Errno::ACCESS) => Err(MountError::Refused {
-            point: point.to_owned(),
-            rule: "an ordinary user cannot mount in the place of a mount that is in use; unmount \
-                   it and mount it again, or have root mount it"
-                .into(),
-        }),
+        Err(Errno::PERM | Errno::ACCESS) => Ok((by_ordinary_user(point, options, gap)?, None)),
         // The calls that are used above came with Linux 5.2.
         Err(Errno::NOSYS) => {
             let device = by_mount(point, options).map_err(|e| system("mount(2) failed", e))?;
             Ok((device, None))
         }
         Err(e) => Err(system("it cannot be made", e)),
+    }
+}
+
+/// Has `fusermount3` mount over what is mounted at `point`, or in its place where a gap is allowed.
+fn by_ordinary_user(
+    point: &Path,
+    options: &SessionOptions,
+    gap: Gap,
+) -> Result<OwnedFd, MountError> {
+    let refused = |rule: String| MountError::Refused { point: point.to_owned(), rule };
+    match by_fusermount(point, options) {
+        Err(MountError::Refused { rule, .. }) if rule.ends_with("Permission denied") => match gap {
+            Gap::Refused => Err(refused(
+                "fusermount3, with which an ordinary user mounts, may not look into a mount that \
+                 is the user's alone; `tofufs upgrade --allow-gap` unmounts it and mounts it again \
+                 at once, and a mount with --allow-other, or by root, is replaced without a gap"
+                    .to_owned(),
+            )),
+            Gap::Allowed => {
+                unmount(point, Manner::Lazily).map_err(|e| refused(e.to_string()))?;
+                by_fusermount(point, options)
+            }
+        },
+        made => made,
     }
 }
 
