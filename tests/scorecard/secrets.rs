@@ -104,7 +104,7 @@ impl Secrets {
             .args([format!("unix:{}", self.metrics().display())])
             .args(["--sign-key".to_owned(), self.key.display().to_string()])
             .env("DOCKER_CONFIG", self.docker_config().display());
-        let mount = Mount::start(&[host.clone()], options)?;
+        let mount = Mount::start(&[server.host()], options)?;
         right(&mount.join(format!("{host}/acme/net/1.0.0/main.tf")), b"# sound").unwrap();
         assert!(fs::read_dir(mount.join(format!("{host}/acme/net:9.9.9"))).is_err());
         let staged = mount.join(format!("staging/{host}/acme/net/2.0.0"));
