@@ -4,7 +4,7 @@
 pub mod draft;
 pub mod lock;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fstat, fsync, mkdirat, openat2, statat};
 use rustix::io::Errno;
@@ -15,6 +15,17 @@ pub fn write_all_at(file: impl AsFd, bytes: &[u8], offset: u64) -> Result<(), Er
         (written, _) if written == bytes.len() => Ok(()),
         (_, errno) => Err(errno.unwrap_or(Errno::NOSPC)),
     }
+}
+
+/// Has the disk begin to write what was written at `offset`, without waiting for it: a sync that
+/// comes later has less to do. Where that fails the sync does it all.
+#[allow(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
+pub fn begin_writeback(file: impl AsFd, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else { return };
+    let file = file.as_fd().as_raw_fd();
+    // SAFETY: sync_file_range(2) takes integers and touches no memory of ours; the descriptor is
+    // open.
+    let _ = unsafe { libc::sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 /// Writes as much of `bytes` at `offset` as the disk takes: how much that was, and why it was not

@@ -386,16 +386,21 @@ impl Stage {
         })
         .await?;
         let (stage, own, files) = (Arc::clone(self), root.clone(), request.files.clone());
-        let removing = tokio::task::spawn_blocking(move || {
-            let removed = stage.remove(&own, &snapshot);
+        let moving = tokio::task::spawn_blocking(move || {
+            let moved = remove::move_aside(&stage.staging, &own, &snapshot, &stage.removed);
             if let Some(files) = files {
                 files.taken(&own);
             }
-            removed
+            moved
         });
-        if let Err(e) = removing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
-        {
-            tracing::warn!("{e}");
+        match moving.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root)))) {
+            Ok(aside) => {
+                // Nobody waits for this: a killed process leaves it to the next one.
+                let stage = Arc::clone(self);
+                let clear = move || remove::clear_aside(&stage.removed, &aside);
+                drop(tokio::task::spawn_blocking(clear));
+            }
+            Err(e) => tracing::warn!("{e}"),
         }
         Ok(committed)
     }
@@ -478,10 +483,6 @@ impl Stage {
 
     fn upload(&self, repo: &Repo) -> Result<Arc<dyn Upload>, Refusal> {
         self.destination(repo)?.open.open(&repo.host)
-    }
-
-    fn remove(&self, root: &RelPath, snapshot: &Snapshot) -> Result<(), Refusal> {
-        remove::remove(&self.staging, root, snapshot, &self.removed)
     }
 
     /// Changes the record of a root, durably.

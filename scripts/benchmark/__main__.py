@@ -10,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 
+import account
 import clients
 import data
 import measures
 import mounts
+import publishing
 import registry
 import table
 
-MEASURES = {**measures.ALL, **clients.ALL}
+MEASURES = {**measures.ALL, **clients.ALL, **publishing.ALL, **account.ALL}
 
 
 def arguments():

@@ -9,9 +9,8 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
 
-use super::{Digest, DigestError};
+use super::{Algorithm, Digest, DigestError, Hasher, array};
 
 /// The hash of a package's files. Printed as `h1:BASE64`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,14 +27,14 @@ impl H1 {
         }
         let mut order: Vec<_> = files.iter().collect();
         order.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::new(Algorithm::Sha256);
         for (name, content) in order {
-            hasher.update(content.hex());
+            hasher.update(content.hex().as_bytes());
             hasher.update(b"  ");
-            hasher.update(name);
+            hasher.update(name.as_ref());
             hasher.update(b"\n");
         }
-        Ok(H1(hasher.finalize().into()))
+        Ok(H1(array(hasher.finish().bytes())))
     }
 }
 
@@ -76,7 +75,7 @@ mod tests {
             4e07408562bedb8b60ce05c1decfe3ad16b72230967de01f640b7e4729b49fce  b.x\n\
             d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35  b/x\n";
         let hash = H1::of(&files).unwrap();
-        assert_eq!(hash, H1(Sha256::digest(lines.as_bytes()).into()));
+        assert_eq!(hash, H1(array(Digest::of(lines.as_bytes()).bytes())));
         assert_eq!(hash.to_string().parse::<H1>().unwrap(), hash);
         assert_eq!(
             H1::of::<&str>(&[]).unwrap().to_string(),

@@ -52,18 +52,21 @@ fn below(
     Ok(())
 }
 
-/// Removes the staged tree `root` if it is what `snapshot` says, by way of the directory `removed`
-/// on the same disk.
+/// A staged tree that was moved aside: its name there.
+pub(super) struct MovedAside(String);
+
+/// Moves the staged tree `root` into the directory `removed`, on the same disk, if it is what
+/// `snapshot` says.
 ///
 /// # Errors
 /// `Busy` where something else lies there by now, and those of the disk. The tree is then as it
 /// was.
-pub(super) fn remove(
+pub(super) fn move_aside(
     staging: &StagingRoots,
     root: &RelPath,
     snapshot: &Snapshot,
     removed: &OwnedFd,
-) -> Result<(), Refusal> {
+) -> Result<MovedAside, Refusal> {
     let failed = |e: Errno| Refusal::io(subject(root), e);
     let changed = || {
         let rule =
@@ -91,11 +94,16 @@ pub(super) fn remove(
         return Err(changed());
     }
     fsync(&above).map_err(failed)?;
-    clear(removed);
-    Ok(())
+    Ok(MovedAside(aside))
 }
 
-/// Removes all that lies in the directory, as far as that goes.
+/// Removes a tree that was moved aside into `removed`, as far as that goes: what stays goes when
+/// the directory is [cleared](clear).
+pub(super) fn clear_aside(removed: &OwnedFd, aside: &MovedAside) {
+    clear_entry(removed.as_fd(), aside.0.as_bytes(), FileType::Directory);
+}
+
+/// Removes all that lies in the directory, as far as that goes. Nobody may be moving a tree there.
 pub(super) fn clear(dir: &OwnedFd) {
     clear_below(dir.as_fd());
 }
@@ -103,16 +111,19 @@ pub(super) fn clear(dir: &OwnedFd) {
 fn clear_below(dir: BorrowedFd) {
     let Ok(entries) = list(dir, "") else { return };
     for (name, kind) in entries {
-        if kind == FileType::Directory {
-            if let Ok(inner) = openat(dir, name.as_slice(), PLAIN_DIRECTORY, Mode::empty()) {
-                // Where the mode stays as it is, what is in there stays as well, until this is
-                // tried again.
-                let _ = fchmod(&inner, Mode::RWXU);
-                clear_below(inner.as_fd());
-            }
-            let _ = unlinkat(dir, name.as_slice(), AtFlags::REMOVEDIR);
-        } else {
-            let _ = unlinkat(dir, name.as_slice(), AtFlags::empty());
-        }
+        clear_entry(dir, &name, kind);
     }
+}
+
+fn clear_entry(dir: BorrowedFd, name: &[u8], kind: FileType) {
+    if kind != FileType::Directory {
+        let _ = unlinkat(dir, name, AtFlags::empty());
+        return;
+    }
+    if let Ok(inner) = openat(dir, name, PLAIN_DIRECTORY, Mode::empty()) {
+        // Where the mode stays as it is, what is in there stays as well, until this is tried again.
+        let _ = fchmod(&inner, Mode::RWXU);
+        clear_below(inner.as_fd());
+    }
+    let _ = unlinkat(dir, name, AtFlags::REMOVEDIR);
 }

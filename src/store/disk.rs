@@ -8,8 +8,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timestamps, UTIME_NOW, fstat, fsync, mkdirat, openat,
-    renameat, statat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timestamps, UTIME_NOW, fstat, fsync,
+    mkdirat, openat, renameat, renameat_with, statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -83,6 +83,11 @@ impl CacheDirectory {
     /// Atomically moves a file, over one that may be there.
     pub(super) fn rename(&self, name: &str, to: &CacheDirectory, new: &str) -> Result<(), Errno> {
         renameat(&self.0, name, &to.0, new)
+    }
+
+    /// Puts the file `name` in the place of `other`, which gets its name.
+    pub(super) fn exchange(&self, name: &str, other: &str) -> Result<(), Errno> {
+        renameat_with(&self.0, name, &self.0, other, RenameFlags::EXCHANGE)
     }
 
     pub(super) fn unlink(&self, name: &str) -> Result<(), Errno> {

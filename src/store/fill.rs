@@ -28,9 +28,12 @@ use super::sums::{CHUNK, ChunkSums, Summer};
 use super::{Begin, Key, PARTIAL, SIDECAR, Store};
 use crate::digest::{Digest, Hasher};
 use crate::disk::lock::try_lock;
-use crate::disk::{read_at, write_all_at};
+use crate::disk::{begin_writeback, read_at, write_all_at};
 use crate::failure::{Failure, Refusal};
 
+/// How much of a blob is written before the disk is told to begin: so that the sync at its end
+/// waits for the last of it only.
+const WRITEBACK: u64 = 8 << 20;
 /// How often a partial file that vanishes between opening and locking is opened again.
 const TRIES: usize = 16;
 
@@ -41,6 +44,8 @@ pub struct Fill {
     key: Key,
     size: u64,
     position: u64,
+    /// Up to where the disk was told to write.
+    written_back: u64,
     hasher: Option<Box<Hasher>>,
     summer: Box<Summer>,
     layout: Arc<CacheLayout>,
@@ -171,6 +176,7 @@ impl Fill {
             key: *key,
             size,
             position: 0,
+            written_back: 0,
             hasher,
             summer,
             layout,
@@ -242,13 +248,32 @@ impl Fill {
             kept.extend_from_slice(bytes);
         }
         self.count(bytes);
+        self.write_back();
         Ok(())
+    }
+
+    fn write_back(&mut self) {
+        let fresh = self.position - self.written_back;
+        if fresh >= WRITEBACK
+            && self.is_durable()
+            && let FillSink::Disk(file) = &self.sink
+        {
+            begin_writeback(file, self.written_back, fresh);
+            self.written_back = self.position;
+        }
+    }
+
+    /// A blob costs a download, so it has to survive a power loss. A member costs an inflation of a
+    /// blob that is here, and a torn one is noticed by its checksums, so it does not wait for the
+    /// disk.
+    fn is_durable(&self) -> bool {
+        matches!(self.key, Key::Blob(_))
     }
 
     /// Forgets all bytes: the next ones are again the first.
     pub fn restart(&mut self) -> Result<(), Refusal> {
         self.leave_behind();
-        self.position = 0;
+        (self.position, self.written_back) = (0, 0);
         self.hasher = self.key.digest().map(|digest| Box::new(Hasher::new(digest.algorithm())));
         *self.summer = Summer::new(&self.layout.seals);
         match &mut self.sink {
@@ -345,10 +370,7 @@ impl Fill {
             written.map_err(Unpublished::Before)?;
             ObjectContent::Chunked { file: reader, sums: sums.clone() }
         };
-        // A blob costs a download, so it has to survive a power loss. A member costs an inflation
-        // of a blob that is here, and a torn one is noticed by its checksums, so it does not wait
-        // for the disk.
-        let durable = matches!(self.key, Key::Blob(_));
+        let durable = self.is_durable();
         if durable {
             fdatasync(file).map_err(Unpublished::Sync)?;
         }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! blob ≤ 64 KiB      the data file, and its bytes in memory since they were hashed against the digest at opening
-//! everything bigger  the data file, and its chunk checksums in memory; every chunk is checked at
-//! every read disk full          the bytes in memory, without a file
+//! everything bigger  the data file, and its chunk checksums in memory; each read checks its chunks
+//! disk full          the bytes in memory, without a file
 //! ```
 //!
 //! INVARIANT: [`Object::read_at`] returns bytes that match the checksums, or an error and a zeroed
@@ -14,6 +14,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, available_parallelism};
 
 use parking_lot::Mutex;
 use rustix::fs::fstat;
@@ -29,6 +30,11 @@ use crate::failure::{Failure, Refusal};
 
 /// How many chunks are kept for reads that are smaller than a chunk; 4 MiB.
 const RECENT: usize = 64;
+
+/// How many threads check a whole file, at most.
+const CHECKERS: usize = 4;
+/// How much of it one of them checks at once, in bytes: whole chunks.
+const STRETCH: u64 = 16 * CHUNK as u64;
 
 /// Where an object's bytes are.
 pub(super) enum ObjectContent {
@@ -158,23 +164,53 @@ impl Object {
         if length(&stat) != self.len() {
             return Err(self.corrupt("its file's length changed"));
         }
-        let mut chunk = vec![0; CHUNK.min(usize::try_from(self.len()).unwrap_or(CHUNK))];
         match &self.0.content {
-            ObjectContent::Small { bytes, .. } => match read_at(file, &mut chunk, 0) {
-                Ok(n) if chunk[..n] == bytes[..] => Ok(()),
-                _ => Err(self.corrupt("its file's content changed")),
-            },
-            ObjectContent::Chunked { sums, .. } => {
-                let mut offset = 0;
-                while offset < self.len() {
-                    let n = chunk.len().min(usize::try_from(self.len() - offset).unwrap_or(CHUNK));
-                    self.read_chunks(file, sums, &mut chunk[..n], offset)?;
-                    offset += n as u64;
+            ObjectContent::Small { bytes, .. } => {
+                let mut found = vec![0; bytes.len()];
+                match read_at(file, &mut found, 0) {
+                    Ok(n) if found[..n] == bytes[..] => Ok(()),
+                    _ => Err(self.corrupt("its file's content changed")),
                 }
-                Ok(())
             }
+            ObjectContent::Chunked { sums, .. } => self.verify_chunks(file, sums),
             ObjectContent::Memory { .. } => Ok(()),
         }
+    }
+
+    /// Checks all chunks, on as many threads as there are cores, up to [`CHECKERS`]: who opens a
+    /// large file waits for this.
+    fn verify_chunks(&self, file: BorrowedFd<'_>, sums: &ChunkSums) -> Result<(), Refusal> {
+        let (len, next) = (self.len(), AtomicU64::new(0));
+        let check_stretches = || {
+            let mut chunk = vec![0; CHUNK];
+            loop {
+                let start = next.fetch_add(STRETCH, Ordering::Relaxed);
+                if start >= len {
+                    return Ok(());
+                }
+                for offset in (start..len.min(start + STRETCH)).step_by(CHUNK) {
+                    let n = usize::try_from(len - offset).unwrap_or(CHUNK).min(CHUNK);
+                    if let Err(e) = self.read_chunks(file, sums, &mut chunk[..n], offset) {
+                        next.store(len, Ordering::Relaxed);
+                        return Err(e);
+                    }
+                }
+            }
+        };
+        let cores = available_parallelism().map_or(1, usize::from).min(CHECKERS);
+        let wanted = cores.min(usize::try_from(len.div_ceil(STRETCH)).unwrap_or(cores));
+        thread::scope(|scope| {
+            // Where no thread can be started there are fewer.
+            let spawn = |_| thread::Builder::new().spawn_scoped(scope, check_stretches).ok();
+            let others: Vec<_> = (1..wanted).map_while(spawn).collect();
+            let mut outcome = check_stretches();
+            for other in others {
+                outcome = outcome.and(other.join().unwrap_or_else(|_| {
+                    Err(refused(Failure::Io, self.key(), "checking its file ended early"))
+                }));
+            }
+            outcome
+        })
     }
 
     /// Fills `buf`, which does not reach past the end.

@@ -134,8 +134,11 @@ impl Scratch {
                 format_args!("{} bytes were written ahead, announced are {size}", self.position);
             return Err(refused(Failure::Integrity, &self.shared.name, rule));
         }
-        let renamed = layout.tmp.rename(&self.shared.name, &layout.tmp, partial);
-        renamed.map_err(|errno| system(&self.shared.name, "keep what was written ahead", errno))?;
+        // A rename over a file would wait here while ext4 hands all of the content to the disk. The
+        // former file goes with this value's name.
+        let placed = layout.tmp.exchange(&self.shared.name, partial);
+        let placed = placed.or_else(|_| layout.tmp.rename(&self.shared.name, &layout.tmp, partial));
+        placed.map_err(|errno| system(&self.shared.name, "keep what was written ahead", errno))?;
         let summer = Box::new(Summer::new(&layout.seals));
         let mut this = self;
         Ok(TakenScratch {

@@ -38,6 +38,22 @@ fn every_one_of_1000_random_flips_is_noticed() {
     }
 }
 
+/// Several threads share the work: none of its parts may be left out, wherever they meet.
+#[test]
+fn a_whole_check_looks_at_every_chunk() {
+    let cache = Cache::new();
+    let bytes = content(67 * CHUNK + 500, 9);
+    let key = blob(&bytes);
+    for chunk in 0..bytes.len().div_ceil(CHUNK) {
+        let object = put(&cache.store, &key, &bytes);
+        object.verify_whole().unwrap();
+        let mut flipped = bytes.clone();
+        flipped[(chunk * CHUNK + 499).min(bytes.len() - 1)] ^= 1;
+        overwrite(&cache.file(&key), &flipped);
+        assert_eq!(object.verify_whole().unwrap_err().failure, Failure::Damaged, "{chunk}");
+    }
+}
+
 #[test]
 fn a_flip_under_an_open_object_fails_the_read_and_removes_the_object() {
     let cache = Cache::new();
