@@ -116,6 +116,7 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
     /// The parsed view.
     pub body: ManifestBody,
+    subject: Option<Box<Result<Descriptor, DocumentError>>>,
 }
 
 impl Manifest {
@@ -165,7 +166,9 @@ impl Manifest {
             }
             ManifestBody::Image(descriptors(map, "layers")?)
         };
+        let subject = map.get("subject").filter(|subject| !subject.is_null());
         Ok(Manifest {
+            subject: subject.map(|subject| Box::new(descriptor(subject))),
             digest,
             media_type,
             artifact_type: text(map, "artifactType")?,

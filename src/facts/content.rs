@@ -3,8 +3,11 @@
 
 mod packages;
 
+use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,7 +27,7 @@ use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::flight::Flights;
-use crate::members::{FileNo, MemberFile};
+use crate::members::{FileNo, MemberFile, Members};
 use crate::name::{Repo, Selector};
 use crate::oci::Descriptor;
 use crate::store::{Key, Object};
@@ -48,6 +51,9 @@ enum ContentKey {
     Blob(PackageKey),
     Member(Repo, Digest, FileNo),
 }
+
+/// An archive in the store, and what is in it.
+type ReadArchive = (Object, Members);
 
 type Inflated = Bounded<(Digest, FileNo), Arc<[u8]>>;
 
@@ -106,6 +112,37 @@ impl Content {
         archive: &Descriptor,
         unpacking: Unpacking,
     ) -> Result<Arc<VerifiedPackage>, Refusal> {
+        self.package_of(admitted, repo, archive, (unpacking, None)).await
+    }
+
+    /// The same for who may not have leave yet: what the cache holds of the archive is read while
+    /// leave is asked for, and given to nobody before it is there.
+    ///
+    /// # Errors
+    /// As of [`Content::package`], or there is no leave.
+    pub async fn package_by_leave(
+        self: &Arc<Self>,
+        leave: impl Future<Output = Result<Admitted, Refusal>>,
+        repo: &Repo,
+        archive: &Descriptor,
+        unpacking: Unpacking,
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
+        let mut leave = pin!(leave);
+        let looked = poll_fn(|task| Poll::Ready(leave.as_mut().poll(task))).await;
+        let (admitted, read) = match looked {
+            Poll::Ready(admitted) => (admitted, None),
+            Poll::Pending => tokio::join!(leave, self.read_stored(archive)),
+        };
+        self.package_of(&admitted?, repo, archive, (unpacking, read)).await
+    }
+
+    async fn package_of(
+        self: &Arc<Self>,
+        admitted: &Admitted,
+        repo: &Repo,
+        archive: &Descriptor,
+        (unpacking, read): (Unpacking, Option<ReadArchive>),
+    ) -> Result<Arc<VerifiedPackage>, Refusal> {
         let key = key_of(repo, archive).admitted_as(admitted);
         if let Some(package) = self.packages.get(&key) {
             return Ok(package);
@@ -115,7 +152,17 @@ impl Content {
         let (content, of, archive, at) = (self.clone(), repo.clone(), archive.clone(), key.clone());
         let (digest, admitted) = (archive.digest, admitted.clone());
         let load = move || async move {
-            let outcome = content.load_package(admitted, of, archive, unpacking).await;
+            let read = match read {
+                Some(read) => Some(read),
+                None => content.read_stored(&archive).await,
+            };
+            let outcome = match read {
+                Some((zip, members)) => {
+                    content.objects.lock().put(zip.key(), zip);
+                    Ok(Arc::new(VerifiedPackage { admitted, repo: of, archive, members }))
+                }
+                None => content.load_package(admitted, of, archive, unpacking).await,
+            };
             if let Ok(package) = &outcome {
                 content.packages.keep(at, package);
             }
@@ -124,6 +171,23 @@ impl Content {
         };
         let flight = self.package_flights.join(key, load);
         self.fetcher.running.waited_for(digest, flight).await
+    }
+
+    /// What the store holds of an archive, and its index. `None` where it holds nothing of it, or
+    /// something is wrong: then it is for [`Content::load_package`] to say or mend what.
+    async fn read_stored(&self, archive: &Descriptor) -> Option<ReadArchive> {
+        let permit = self.cores.clone().acquire_owned().await;
+        let (store, limits) = (self.fetcher.store.clone(), self.fetcher.limits);
+        let (key, size) = (Key::Blob(archive.digest), archive.size);
+        let read = move || {
+            let _permit = permit;
+            // A look at what is not there yet is no miss: whoever fetches it counts that.
+            store.stored(&key).filter(|stored| *stored == size)?;
+            let zip = store.get(&key).ok()??;
+            let members = archive::index(&StoredArchive(&zip), &limits).ok()?;
+            Some((zip, members))
+        };
+        blocking(read).await.ok().flatten()
     }
 
     async fn load_package(

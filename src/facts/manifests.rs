@@ -123,7 +123,11 @@ impl Manifests {
         })
     }
 
-    async fn load(&self, repo: &Repo, digest: Digest) -> Result<ReleaseDocument, Refusal> {
+    async fn load(
+        self: &Arc<Self>,
+        repo: &Repo,
+        digest: Digest,
+    ) -> Result<ReleaseDocument, Refusal> {
         let document = match self.stored(repo, digest).await? {
             Some(document) => document,
             None => {
@@ -140,17 +144,16 @@ impl Manifests {
     /// digest says nothing of the registry's documents; and sums count only where it is known that
     /// they were checked for this repository.
     async fn stored(
-        &self,
+        self: &Arc<Self>,
         repo: &Repo,
         digest: Digest,
     ) -> Result<Option<ReleaseDocument>, Refusal> {
         let has_providers =
             self.registries.get(&repo.host).is_some_and(|joined| joined.has_providers());
-        let (store, edge) = (self.store.clone(), checked_edge(repo, digest));
+        let (manifests, edge) = (self.clone(), checked_edge(repo, digest));
         let read = move || {
-            let object = store.get(&Key::Blob(digest)).ok()??;
-            let raw = (object.len() <= MANIFEST_MAX).then(|| object.read_all().ok()).flatten()?;
-            let checked = has_providers.then(|| store.edge(&edge)).flatten();
+            let raw = manifests.read_stored(digest)?;
+            let checked = has_providers.then(|| manifests.store.edge(&edge)).flatten();
             Some((raw, checked))
         };
         let Some((raw, checked)) = blocking(read).await? else { return Ok(None) };
@@ -161,6 +164,23 @@ impl Manifests {
                 .ok()
                 .map(|manifest| ReleaseDocument::Manifest(Arc::new(manifest)))),
         }
+    }
+
+    /// Reads manifests that the cache holds into memory. Blocks on the disk.
+    pub(super) fn recall(&self, digests: impl Iterator<Item = Digest>) {
+        for digest in digests.filter(|digest| self.known(*digest).is_none()) {
+            let raw = self.read_stored(digest);
+            let manifest = raw.and_then(|raw| Manifest::parse(raw.into(), digest, None).ok());
+            if let Some(manifest) = manifest {
+                self.keep(&ReleaseDocument::Manifest(Arc::new(manifest)));
+            }
+        }
+    }
+
+    /// The bytes in the store that have this digest, if there can be a document in them.
+    fn read_stored(&self, digest: Digest) -> Option<Vec<u8>> {
+        let object = self.store.get(&Key::Blob(digest)).ok()??;
+        (object.len() <= MANIFEST_MAX).then(|| object.read_all().ok()).flatten()
     }
 
     /// Sums that were checked before, if what was found then is enough for this mount.

@@ -28,6 +28,9 @@ use crate::store::{Object, Store};
 /// How many lists are kept in memory.
 const LISTS_MAX: usize = 10_000;
 
+/// How many entries a list has at most whose manifests are read along with it.
+const READ_ALONG_MAX: usize = 8;
+
 type ListKey = (Repo, Digest);
 
 /// A list, and when it was made.
@@ -74,6 +77,11 @@ impl ReferrerFacts {
         self.fresh.lock().clear();
     }
 
+    /// Forgets which lists of what speaks about `subject` are fresh.
+    pub(super) fn forget_lists_of(&self, subject: Digest) {
+        self.fresh.lock().retain(|(_, of), _| *of != subject);
+    }
+
     /// What is said to speak about `subject`: as it was said within the time to live, else as the
     /// registry says now. Where not all who may know have answered, also what they said before.
     pub async fn of(self: &Arc<Self>, repo: &Repo, subject: Digest) -> Arc<Referrers> {
@@ -108,11 +116,19 @@ impl ReferrerFacts {
         said
     }
 
-    /// The list as it was said last, to this mount or an earlier one.
+    /// The list as it was said last, to this mount or an earlier one. Of a short one the manifests
+    /// that the cache holds are read along, so that looking at them takes no further way to the disk.
     pub async fn kept(&self, repo: &Repo, subject: Digest) -> Option<Vec<Descriptor>> {
-        let (store, name) = (self.store.clone(), self.name_of(repo, &subject));
-        let kept = blocking(move || store.edge(&name)).await.ok().flatten();
-        listed(&kept?).ok()
+        let (store, manifests) = (self.store.clone(), self.manifests.clone());
+        let name = self.name_of(repo, &subject);
+        let read = move || {
+            let list = listed(&store.edge(&name)?).ok()?;
+            if list.len() <= READ_ALONG_MAX {
+                manifests.recall(list.iter().map(|entry| entry.digest));
+            }
+            Some(list)
+        };
+        blocking(read).await.ok().flatten()
     }
 
     async fn keep(&self, (repo, subject): &ListKey, entries: &[Descriptor]) {

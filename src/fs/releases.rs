@@ -59,11 +59,6 @@ impl Releases {
         }
     }
 
-    /// Leave to read the packages of a release.
-    pub(super) async fn admitted(&self, bound: &Bound) -> Result<Admitted, FsError> {
-        Ok(self.facts.gate().admit(&bound.reference, bound.document.digest()).await?)
-    }
-
     /// The release whose document has `digest`, as it was spelled.
     pub(super) async fn bound(
         &self,
@@ -82,12 +77,14 @@ impl Releases {
         bound: &Bound,
         archive: &Descriptor,
     ) -> Result<Arc<VerifiedPackage>, FsError> {
-        let admitted = self.admitted(bound).await?;
+        let leave = self.facts.gate().admit(&bound.reference, bound.document.digest());
         if let Some(package) = bound.package.get() {
+            leave.await?;
             return Ok(package.clone());
         }
         let content = self.facts.content();
-        let package = content.package(&admitted, &bound.repo, archive, Unpacking::Ahead).await?;
+        let package =
+            content.package_by_leave(leave, &bound.repo, archive, Unpacking::Ahead).await?;
         Ok(bound.package.get_or_init(|| package).clone())
     }
 

@@ -5,14 +5,16 @@
 //! INVARIANT: a list is never believed about more than that something exists. What a referrer is,
 //! and of what, its own manifest says.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::write::{self, EMPTY};
 use super::{
-    Descriptor, DocumentError, IMAGE, INDEX, INDEX_ENTRIES_MAX, Manifest, descriptor, descriptors,
-    strict, structure, text,
+    Descriptor, DocumentError, IMAGE, INDEX, INDEX_ENTRIES_MAX, Manifest, descriptors, strict,
+    structure, text,
 };
 use crate::digest::Digest;
 use crate::name::Tag;
@@ -98,8 +100,7 @@ impl Manifest {
     /// The subject is no descriptor. OpenTofu does not look at it, so that alone makes no release
     /// unreadable.
     pub fn subject(&self) -> Result<Option<Descriptor>, DocumentError> {
-        let value = strict::parse(&self.raw).map_err(DocumentError::Structure)?;
-        value.get("subject").filter(|subject| !subject.is_null()).map(descriptor).transpose()
+        self.subject.as_deref().map_or(Ok(None), |subject| subject.clone().map(Some))
     }
 
     /// What kind of artifact it is: by its artifactType, else by its config's media type.
@@ -164,17 +165,29 @@ impl Manifest {
     /// digest.
     pub fn inline(&self, layer: &Descriptor) -> Option<Vec<u8>> {
         use base64::Engine as _;
-        let value = strict::parse(&self.raw).ok()?;
+        // It was read strictly before: no reader finds another text in it.
+        let CarriedLayers { layers } = serde_json::from_slice(&self.raw).ok()?;
         let wanted = layer.digest.to_string();
-        let layers = value.get("layers")?.as_array()?;
-        let named = layers
-            .iter()
-            .find(|entry| entry.get("digest").and_then(Value::as_str) == Some(&wanted))?;
-        let data = named.get("data")?.as_str()?;
-        let bytes = base64::engine::general_purpose::STANDARD.decode(data).ok()?;
+        let named = layers.into_iter().find(|entry| entry.digest == wanted)?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(&*named.data?).ok()?;
         let got = Digest::of_with(layer.digest.algorithm(), &bytes);
         (got == layer.digest && bytes.len() as u64 == layer.size).then_some(bytes)
     }
+}
+
+/// What a manifest carries itself of its layers.
+#[derive(Deserialize)]
+struct CarriedLayers<'a> {
+    #[serde(borrow)]
+    layers: Vec<CarriedLayer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct CarriedLayer<'a> {
+    #[serde(borrow)]
+    digest: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<Cow<'a, str>>,
 }
 
 /// The list `before` of referrers with `entry` in it; `None` if it is in already. What this program

@@ -1,7 +1,7 @@
 //! JSON that every reader understands alike: no key twice (Go also matches keys by case folding and
 //! takes the last), bounded depth, nothing after the value. Hostile inputs R30, R31.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -80,7 +80,7 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        let mut seen = HashSet::new();
+        let mut seen = BTreeSet::new();
         while let Some(key) = map.next_key::<String>()? {
             let folded = if self.fold_case { key.to_lowercase() } else { key.clone() };
             if !seen.insert(folded) {

@@ -40,9 +40,27 @@ pub(super) fn key_of(repo: &Repo, archive: &Descriptor) -> PackageKey {
     PackageKey { repo: repo.clone(), digest, size, asked: None }
 }
 
+/// What somebody holds, and when those are looked for that nobody holds any more.
+#[derive(Default)]
+struct HeldPackages {
+    packages: HashMap<PackageKey, Weak<VerifiedPackage>>,
+    swept_at: usize,
+}
+
+impl HeldPackages {
+    /// Adds one, for as long as somebody holds it. At most half of all are held by nobody.
+    fn add(&mut self, key: PackageKey, package: &Arc<VerifiedPackage>) {
+        if self.packages.len() >= self.swept_at {
+            self.packages.retain(|_, package| package.strong_count() > 0);
+            self.swept_at = 2 * self.packages.len() + RECENT_MAX.0;
+        }
+        self.packages.insert(key, Arc::downgrade(package));
+    }
+}
+
 /// See the module.
 pub(super) struct KnownPackages {
-    held: Mutex<HashMap<PackageKey, Weak<VerifiedPackage>>>,
+    held: Mutex<HeldPackages>,
     recent: Mutex<Bounded<PackageKey, Arc<VerifiedPackage>>>,
 }
 
@@ -57,16 +75,13 @@ impl KnownPackages {
         if let Some(package) = self.recent.lock().get(key) {
             return Some(package.clone());
         }
-        let package = self.held.lock().get(key)?.upgrade()?;
+        let package = self.held.lock().packages.get(key)?.upgrade()?;
         self.recent.lock().put(key.clone(), package.clone());
         Some(package)
     }
 
     pub(super) fn keep(&self, key: PackageKey, package: &Arc<VerifiedPackage>) {
-        let mut held = self.held.lock();
-        held.retain(|_, p| p.strong_count() > 0);
-        held.insert(key.clone(), Arc::downgrade(package));
-        drop(held);
+        self.held.lock().add(key.clone(), package);
         self.recent.lock().put(key, package.clone());
     }
 }
