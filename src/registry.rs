@@ -33,6 +33,7 @@ mod retry;
 mod scope;
 mod server_text;
 pub mod service_host;
+mod small;
 mod transfer;
 pub mod transport;
 pub mod turn;
@@ -46,6 +47,7 @@ use bytes::Bytes;
 
 pub use outage::Asker;
 pub use referrers::Referrers;
+pub use small::small_blob;
 pub use upload::{BlobSource, Hold, Removed, Upload, Uploaded};
 
 use crate::artifact::SignatureOutcome;

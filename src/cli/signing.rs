@@ -1,5 +1,6 @@
 //! Who signs: a key in a file, or a program.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,12 +14,13 @@ use super::args::sign::SigningArgs;
 use super::broker::Broker;
 use super::directories::absolute;
 use super::output::CommandError;
+use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
 use crate::input;
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::Descriptor;
 use crate::registry::Upload;
-use crate::stage::sign::{KeySigner, ReleaseSigner};
+use crate::stage::sign::{KeySigner, ReleaseSigner, is_about};
 use crate::trust::signing::SigningKey;
 
 /// The largest file of a key.
@@ -160,19 +162,31 @@ impl ReleaseSigner for CommandSigner {
             return Err(refuse("the command wants a tag (%t), and it was named by digest".into()));
         }
         let listed = async || upload.referrers(&repo.name, &subject.digest).await.whole();
-        let before = listed().await?.len();
+        let mut known: HashSet<Digest> = listed().await?.iter().map(|entry| entry.digest).collect();
         self.run(&reference.to_string(), tag.map(Tag::as_str)).await.map_err(&refuse)?;
-        let begun = tokio::time::Instant::now();
-        while listed().await?.len() <= before {
+        let (begun, mut others) = (tokio::time::Instant::now(), 0);
+        loop {
+            for entry in listed().await? {
+                if !known.insert(entry.digest) {
+                    continue;
+                }
+                if is_about(upload, repo, &entry, subject.digest).await? {
+                    return Ok(());
+                }
+                others += 1;
+            }
             if begun.elapsed() > *deadline {
+                let new = match others {
+                    0 => "no new signature of it",
+                    _ => "as new only what does not sign this digest",
+                };
+                let program = &words[0];
                 return Err(refuse(format!(
-                    "{} ended well, and the registry lists no new signature of it after {:?}",
-                    words[0], deadline
+                    "{program} ended well, and the registry lists {new} after {deadline:?}"
                 )));
             }
             tokio::time::sleep(LISTED_PAUSE).await;
         }
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@
 pub mod admitted;
 mod dates;
 mod listed;
+mod published;
 mod vendors;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::error::lost;
 use super::manifests::Manifests;
 use super::referrers::ReferrerFacts;
 use super::tags::Tags;
-use crate::artifact::Release;
+use crate::artifact::{Release, Target};
 use crate::bounded::Bounded;
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
@@ -36,8 +37,10 @@ use crate::name::{Platform, Reference, Repo, Selector};
 use crate::oci::referrer::{is_bundle, signature_tag};
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::store::Store;
-use crate::trust::bundle::{BUNDLE_MAX, HINT, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SignedStatement};
-use crate::trust::{Admission, Asked, Evidence, Judgement, Policies, Verdict};
+use crate::trust::bundle::{
+    BUNDLE_MAX, HINT, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SignedStatement, TAG_HINT,
+};
+use crate::trust::{Admission, Asked, Evidence, Judgement, NotAdmitted, Policies, Verdict};
 
 /// How many verdicts are kept.
 const VERDICTS_MAX: usize = 10_000;
@@ -100,6 +103,11 @@ impl Gate {
         self.verdicts.lock().clear();
     }
 
+    /// How often policies were replaced.
+    pub fn generation(&self) -> u64 {
+        self.policies.read().1
+    }
+
     /// Forgets refusals.
     pub(super) fn forget(&self) {
         self.verdicts.lock().clear();
@@ -154,27 +162,36 @@ impl Gate {
         digest: Digest,
         wanted: WantedTargets<'_>,
     ) -> Result<(Admitted, Admission), Refusal> {
-        let asks_vendors = self.policies.read().0.ask_vendors(&reference.repo);
-        let mut targets = Vec::new();
-        if asks_vendors {
-            match self.manifests.release_of(reference, digest).await {
-                Ok((_, Release::Provider(named))) => targets = named,
-                Ok((_, Release::Module(_))) => {}
-                Err(e) if e.failure == Failure::Structure => {}
-                Err(e) => return Err(e),
-            }
-        }
         let mut all: Option<(Admitted, Admission)> = None;
-        for target in targets.into_iter().filter(|target| wanted(target)) {
-            let platform = Some(target.platform);
-            let asked = || Asked { platform, ..Asked::new(reference, digest) };
-            let (admitted, why) = self.leave(asked).await?;
+        for asked in self.asked_of(reference, digest, wanted).await? {
+            let (admitted, why) = self.leave(|| asked).await?;
             all = Some((admitted, all.map_or(why.clone(), |(_, before)| before.and(why))));
         }
-        match all {
-            Some(all) => Ok(all),
-            None => self.leave(|| Asked::new(reference, digest)).await,
+        all.ok_or_else(lost)
+    }
+
+    /// What is asked for: the release, or each of its platforms that is wanted, where vendors may
+    /// have signed them one by one.
+    async fn asked_of(
+        self: &Arc<Self>,
+        reference: &Reference,
+        digest: Digest,
+        wanted: WantedTargets<'_>,
+    ) -> Result<Vec<Asked>, Refusal> {
+        let whole = Asked::new(reference, digest);
+        if !self.policies.read().0.ask_vendors(&reference.repo) {
+            return Ok(vec![whole]);
         }
+        let targets = match self.manifests.release_of(reference, digest).await {
+            Ok((_, Release::Provider(targets))) => targets,
+            Ok((_, Release::Module(_))) => Vec::new(),
+            Err(e) if e.failure == Failure::Structure => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let wanted = targets.into_iter().filter(|target| wanted(target));
+        let of = |target: Target| Asked { platform: Some(target.platform), ..whole.clone() };
+        let all: Vec<Asked> = wanted.map(of).collect();
+        Ok(if all.is_empty() { vec![whole] } else { all })
     }
 
     async fn leave(
@@ -188,11 +205,7 @@ impl Gate {
         let asked = Arc::new(asked());
         match self.verdict(asked.clone(), policies, generation).await? {
             Ok(admission) => Ok((Admitted::new(Some((asked, generation))), admission)),
-            Err(why) => {
-                let subject = format!("{} ({})", asked.reference(), asked.digest);
-                let refusal = Refusal::new(Failure::Unsigned, subject, why.rule);
-                Err(if why.remedy.is_empty() { refusal } else { refusal.remedy(why.remedy) })
-            }
+            Err(why) => Err(refused(&asked, why)),
         }
     }
 
@@ -361,6 +374,13 @@ impl Gate {
     }
 }
 
+/// The refusal of what was asked for.
+fn refused(asked: &Asked, why: NotAdmitted) -> Refusal {
+    let subject = format!("{} ({})", asked.reference(), asked.digest);
+    let refusal = Refusal::new(Failure::Unsigned, subject, why.rule);
+    if why.remedy.is_empty() { refusal } else { refusal.remedy(why.remedy) }
+}
+
 /// One search for evidence.
 struct Search<'a> {
     gate: &'a Gate,
@@ -388,15 +408,19 @@ impl<'a> Search<'a> {
         self.lacking = self.lacking.take().or(why);
     }
 
-    /// Looks at what a list names: what it says to be by a key that is wanted first, then what it
+    /// Looks at what a list names: last at what it says to be for other tags than the one that is
+    /// wanted, first at what it says to be by a key that is wanted, then for the tag, then what it
     /// calls a signature, else in its order.
     async fn through(&mut self, repo: &Repo, mut list: Vec<Descriptor>) -> Option<Admission> {
         let hints = self.judgement.hints();
-        let claims = |entry: &Descriptor| entry.artifact_type.as_deref().is_some_and(is_bundle);
-        let is_hinted = |entry: &Descriptor| {
-            entry.annotations.get(HINT).is_some_and(|hint| hints.contains(hint))
-        };
-        list.sort_by_cached_key(|entry| (!is_hinted(entry), !claims(entry)));
+        let tag = self.judgement.wanted_tag();
+        list.sort_by_cached_key(|entry| {
+            let says = |key: &str| entry.annotations.get(key);
+            let is_hinted = says(HINT).is_some_and(|hint| hints.contains(hint));
+            let of_tag = tag.zip(says(TAG_HINT)).map(|(tag, hint)| hint == tag.as_str());
+            let claims = entry.artifact_type.as_deref().is_some_and(is_bundle);
+            (of_tag == Some(false), !is_hinted, of_tag.is_none(), !claims)
+        });
         for entry in &list {
             let referrers = &self.gate.referrers;
             let manifest = match referrers.manifest(repo, self.asked.digest, entry).await {

@@ -11,8 +11,8 @@ use crate::failure::{Failure, Refusal};
 use crate::name::{Repo, Selector, Tag};
 use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
-use crate::registry::Upload;
-use crate::trust::bundle::{BUNDLE, HINT, SignedStatement};
+use crate::registry::{Upload, small_blob};
+use crate::trust::bundle::{BUNDLE, BUNDLE_MAX, HINT, SignedStatement, TAG_HINT};
 use crate::trust::signing::SigningKey;
 use crate::trust::statement::{SIGNED, Statement};
 
@@ -31,16 +31,6 @@ pub trait ReleaseSigner: Send + Sync {
         subject: &Descriptor,
         tag: Option<&Tag>,
     ) -> Result<(), Refusal>;
-}
-
-/// Who says whether a release may be opened.
-#[async_trait]
-pub trait ReleaseCheck: Send + Sync {
-    /// Looks at what is in the registry by digest, with what speaks about it.
-    ///
-    /// # Errors
-    /// It may not, or that cannot be told.
-    async fn check(&self, repo: &Repo, tag: &Tag, digest: Digest) -> Result<(), Refusal>;
 }
 
 /// A key on this machine.
@@ -62,17 +52,18 @@ impl ReleaseSigner for KeySigner {
         let wanted = Statement::approving(&subject.digest, repo, tag);
         let public = self.key.public();
         let is_ours = |signed: &SignedStatement| signed.payload == wanted && signed.is_by(&public);
-        if signatures(upload, repo, subject.digest).await?.iter().any(is_ours) {
+        if signatures(upload, repo, subject.digest, tag).await?.iter().any(is_ours) {
             return Ok(());
         }
         let at = || repo.at(Selector::Digest(subject.digest));
         let bundle = SignedStatement::sign(&self.key, &subject.digest, repo, tag)
             .map_err(|e| Refusal::new(Failure::Io, at(), e))?;
-        let annotations = BTreeMap::from([
+        let mut annotations = BTreeMap::from([
             ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
             ("dev.sigstore.bundle.predicateType".to_owned(), SIGNED.to_owned()),
             (HINT.to_owned(), public.hint()),
         ]);
+        annotations.extend(tag.map(|tag| (TAG_HINT.to_owned(), tag.to_string())));
         let attachment =
             Attachment { kind: BUNDLE.to_owned(), title: None, bytes: bundle.into(), annotations };
         let told = |what: &str| tracing::info!("{repo}@{}: {what}", subject.digest);
@@ -80,30 +71,69 @@ impl ReleaseSigner for KeySigner {
     }
 }
 
-/// The signatures of a manifest that their own manifests carry.
-///
-/// # Errors
-/// Those of [`Upload`].
-pub async fn signatures(
+/// The signatures of a manifest that their own manifests carry, but for those that are listed as
+/// being for another tag: a list that is wrong about that costs one signature more.
+async fn signatures(
     upload: &dyn Upload,
     repo: &Repo,
     subject: Digest,
+    tag: Option<&Tag>,
 ) -> Result<Vec<SignedStatement>, Refusal> {
+    let of_another = |entry: &Descriptor| {
+        let hint = entry.annotations.get(TAG_HINT);
+        hint.is_some_and(|hint| tag.is_none_or(|tag| hint != tag.as_str()))
+    };
     let mut found = Vec::new();
-    for entry in upload.referrers(&repo.name, &subject).await.whole()? {
-        // a list may say nothing of the type, or something wrong
-        let selector = Selector::Digest(entry.digest);
-        let raw = upload.manifest(&repo.name, &selector).await?;
-        if Digest::of_with(entry.digest.algorithm(), &raw.bytes) != entry.digest {
-            continue;
-        }
-        let Ok(manifest) = Manifest::parse(raw.bytes, entry.digest, None) else { continue };
+    let listed = upload.referrers(&repo.name, &subject).await.whole()?;
+    for entry in listed.into_iter().filter(|entry| !of_another(entry)) {
+        let Some(manifest) = bundle_manifest(upload, repo, &entry).await? else { continue };
         let ManifestBody::Image(layers) = &manifest.body else { continue };
-        if !manifest.kind().is_some_and(|kind| is_bundle(&kind)) {
-            continue;
-        }
         let carried = layers.iter().filter_map(|layer| manifest.inline(layer));
         found.extend(carried.filter_map(|bytes| SignedStatement::read_bundle(&bytes).ok()));
     }
     Ok(found)
+}
+
+/// Whether a referrer is a bundle with a statement about `subject`, by whomever.
+///
+/// # Errors
+/// Those of [`Upload`].
+pub async fn is_about(
+    upload: &dyn Upload,
+    repo: &Repo,
+    referrer: &Descriptor,
+    subject: Digest,
+) -> Result<bool, Refusal> {
+    let Some(manifest) = bundle_manifest(upload, repo, referrer).await? else { return Ok(false) };
+    let ManifestBody::Image(layers) = &manifest.body else { return Ok(false) };
+    for layer in layers {
+        let bytes = match manifest.inline(layer) {
+            Some(bytes) => bytes,
+            None => small_blob(upload, repo, layer, BUNDLE_MAX).await?,
+        };
+        let read = SignedStatement::read_bundle(&bytes);
+        let names = |signed: SignedStatement| {
+            signed.statement.subjects.iter().any(|named| named.digest == subject)
+        };
+        if read.is_ok_and(names) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The manifest of what a list names, if it is a bundle. The list may say nothing of the type, or
+/// something wrong.
+async fn bundle_manifest(
+    upload: &dyn Upload,
+    repo: &Repo,
+    entry: &Descriptor,
+) -> Result<Option<Manifest>, Refusal> {
+    let selector = Selector::Digest(entry.digest);
+    let raw = upload.manifest(&repo.name, &selector).await?;
+    if Digest::of_with(entry.digest.algorithm(), &raw.bytes) != entry.digest {
+        return Ok(None);
+    }
+    let manifest = Manifest::parse(raw.bytes, entry.digest, None).ok();
+    Ok(manifest.filter(|manifest| manifest.kind().is_some_and(|kind| is_bundle(&kind))))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::key::PublicKey;
 use super::signing::{SigningKey, SigningKeyError};
-use super::statement::Statement;
+use super::statement::{Statement, TAG};
 use crate::digest::Digest;
 use crate::name::{Repo, Tag};
 use crate::oci::strict;
@@ -18,6 +18,8 @@ pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 pub const BUNDLE_MAX: u64 = 1 << 20;
 /// The annotation of a signature's manifest that hints at the key, so that lists tell it.
 pub const HINT: &str = "org.tofufs.key";
+/// The annotation of a signature's manifest that hints at the tag for which it is.
+pub const TAG_HINT: &str = TAG;
 /// Media type of a layer with a "simple signing" document.
 pub const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// The annotation of such a layer that holds the signature.

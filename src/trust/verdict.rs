@@ -359,6 +359,13 @@ impl Judgement<'_> {
         signers.flat_map(Signer::keys).map(PublicKey::hint).collect()
     }
 
+    /// The tag that has to have been signed, where a policy wants that.
+    pub fn wanted_tag(&self) -> Option<&Tag> {
+        let mut wanted = self.demands.iter().filter_map(Demand::wanted);
+        let binds = wanted.any(|(_, wanted)| wanted.bind == SignedName::Tag);
+        self.asked.tag.as_ref().filter(|_| binds)
+    }
+
     /// Adds what a vendor says of a package.
     pub fn add_sums(&mut self, sums: &VendorSums, package: &VendorPackage) {
         self.candidates += 1;

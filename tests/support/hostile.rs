@@ -261,6 +261,11 @@ impl Hostile {
         digest
     }
 
+    /// Loses a manifest that has no tag.
+    pub fn remove_manifest(&self, repo: &str, digest: &Digest) {
+        self.state().manifests.remove(&(repo.to_owned(), digest.to_string()));
+    }
+
     /// Holds all of `artifact` in `repo`, under `tag`; its digest.
     pub fn publish(&self, repo: &str, tag: &str, artifact: &Artifact) -> Digest {
         for blob in &artifact.blobs {

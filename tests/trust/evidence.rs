@@ -1,6 +1,6 @@
 //! Where signatures are looked for, and what it means that they are not found.
 
-use crate::support::hostile::{Behaviour, Reply, path};
+use crate::support::hostile::{Behaviour, Reply, Seen, path};
 use crate::*;
 
 /// What `tofufs verify` says of the one release of a registry, and of what there is beside it.
@@ -194,4 +194,60 @@ fn what_is_hinted_at_is_looked_at_first() {
     let other = Bed { trust: Trust::by_new_key(), ..bed };
     other.trust.policy(&other.server.host(), "");
     other.is("unknown", "first 64");
+}
+
+/// S06. A digest may have more tags than signatures are looked at: each of its signatures says in
+/// the list for which tag it is, which is where the search begins and no evidence.
+#[test]
+fn of_two_hundred_tags_of_one_digest_each_is_signed_and_opens() {
+    let bed = Bed::new(true);
+    let host = bed.server.host();
+    fs::create_dir(bed.trust.path("many")).unwrap();
+    fs::write(bed.trust.path("many/main.tf"), "# many\n").unwrap();
+    let tags: Vec<String> = (0..200).map(|n| format!("1.0.{n}")).collect();
+    let repository = format!("{host}/acme/many");
+    // Three that are pushed, and the others as a push would leave them.
+    let pushed = ["1.0.0", "1.0.100", "1.0.199"];
+    let push = ["push", "--sign-key", "acme.key", "many", &*repository];
+    let named = pushed.iter().flat_map(|tag| ["--tag", tag]);
+    bed.trust.ran(&host, &push.into_iter().chain(named).collect::<Vec<_>>());
+    let release = bed.server.manifest("acme/many", &tags[0]).unwrap();
+    let digest = Digest::of(&release);
+    for tag in tags.iter().filter(|tag| !pushed.contains(&tag.as_str())) {
+        bed.server.put_manifest("acme/many", Some(tag), IMAGE, &release);
+        let bundle = bed.trust.approves(digest, &repo(&bed.server, "acme/many"), Some(tag));
+        let made = speak(&bed.server, "acme/many", digest, BUNDLE, &bundle);
+        let raw = bed.server.manifest("acme/many", &made.to_string()).unwrap();
+        bed.server.remove_manifest("acme/many", &made);
+        let mut hinted: serde_json::Value = serde_json::from_slice(&raw).unwrap();
+        let key = bed.trust.key.public().hint();
+        hinted["annotations"] = json!({"org.tofufs.key": key, "org.tofufs.tag": tag});
+        bed.server.put_manifest("acme/many", None, IMAGE, hinted.to_string().as_bytes());
+    }
+    bed.trust.policy(&host, "bind = \"tag\"");
+    let references: Vec<String> = tags.iter().map(|tag| format!("{repository}:{tag}")).collect();
+    let admitted = |cache: &str, references: &[String]| {
+        let words = ["verify", "--json", "--policy", "policy.hcl", "--cache-dir", cache];
+        let words = words.into_iter().chain(references.iter().map(String::as_str));
+        let output = bed.trust.run(&host, &words.collect::<Vec<_>>());
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said.lines().count(), references.len(), "{said}");
+        said.lines().filter(|line| line.contains("\"admitted\"")).count()
+    };
+    assert_eq!(admitted("cache", &references), 200);
+    // A list that says of all of them that they are for one tag, which nobody signed.
+    bed.server.put_manifest("acme/many", Some("2.0.0"), IMAGE, &release);
+    let lie = |_: &Seen, mut reply: Reply| {
+        let mut list: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        for entry in list["manifests"].as_array_mut().unwrap() {
+            assert!(entry["annotations"]["org.tofufs.tag"].is_string(), "{entry}");
+            entry["annotations"]["org.tofufs.tag"] = "2.0.0".into();
+        }
+        reply.body = list.to_string().into();
+        reply
+    };
+    let list = path(format!("/v2/acme/many/referrers/{digest}"));
+    bed.server.rule(list, Behaviour::edit(lie));
+    assert_eq!(admitted("lied-to", &[format!("{repository}:2.0.0")]), 0, "it is a hint");
+    assert_eq!(admitted("lied-to", &references), 64, "in the order of the list");
 }

@@ -70,13 +70,38 @@ fn a_program_that_does_not_sign_leaves_no_tag() {
     }
     let usage = ["push", "--sign-command", "'open", dir.to_str().unwrap(), &reference];
     trust.failed(&host, &usage, 2);
-    // One that signs: this program itself.
+    // Programs that sign, but another release, or have what signs another one speak about this.
     let program = support::world::program();
-    let command = format!(
-        "{} sign --plain-http {host} --key {} %r",
-        program.display(),
-        trust.path("acme.key").display()
-    );
+    let other = server.publish("acme/net", "0.9.0", &module("# other"));
+    let bundle = trust.approves(other, &repo(&server, "acme/net"), None);
+    let file = trust.path("other.sigstore.json");
+    fs::write(&file, bundle).unwrap();
+    let own = |words: String| format!("{} {words} --plain-http {host}", program.display());
+    let key = trust.path("acme.key").display().to_string();
+    for (command, says) in [
+        (own(format!("sign --key {key} {host}/acme/net@{other}")), "no new signature"),
+        (own(format!("attach %r {}", file.display())), "does not sign this digest"),
+    ] {
+        let words = ["push", "--deadline", "1s", "--sign-command", &*command];
+        let words = [&words[..], &[dir.to_str().unwrap(), &*reference]].concat();
+        let said = trust.failed(&host, &words, 1);
+        assert!(said.contains(says) && said.contains("the tag was not written"), "{said}");
+        assert!(server.manifest("acme/net", "1.0.0").is_none(), "{command}");
+    }
+    trust.policy(&host, "");
+    let ours =
+        trust.ran(&host, &["push", "--json", "--dry-run", dir.to_str().unwrap(), &reference]);
+    let ours: serde_json::Value = serde_json::from_str(&ours.concat()).unwrap();
+    let ours = ours["references"][0].as_str().unwrap().rsplit_once('@').unwrap().1.to_owned();
+    let by_digest = |digest: &str| format!("{host}/acme/net@{digest}");
+    let verify = |digest: &str| {
+        let words = ["verify", "--policy", "policy.hcl", "--cache-dir", digest];
+        trust.run(&host, &[&words[..], &[&*by_digest(digest)]].concat()).status.code()
+    };
+    assert_eq!(verify(&ours), Some(1), "nobody has signed it");
+    assert_eq!(verify(&other.to_string()), Some(0), "the program has signed that");
+    // One that signs: this program itself.
+    let command = own(format!("sign --key {key} %r"));
     let words = ["push", "--sign-command", &*command, dir.to_str().unwrap(), &reference];
     trust.ran(&host, &words);
     assert!(server.manifest("acme/net", "1.0.0").is_some());

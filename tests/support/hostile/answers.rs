@@ -80,7 +80,7 @@ fn referrers(state: &State, repo: &str, subject: &str) -> Reply {
         let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
         (value["subject"]["digest"] == subject).then(|| {
             serde_json::json!({"mediaType": media_type, "digest": digest, "size": bytes.len(),
-                "artifactType": value["artifactType"]})
+                "artifactType": value["artifactType"], "annotations": value["annotations"]})
         })
     });
     let mut entries: Vec<_> = entries.collect();
