@@ -51,7 +51,7 @@ use crate::name::{Host, ProviderAddr, Repo, RepoName};
 use crate::registry::Upload;
 use journal::Journal;
 use plan::{Destined, ReleasePlan};
-use push::{Observer, PushStep};
+use push::{Observer, PushStep, ReleaseCheck};
 use remove::Snapshot;
 use roots::StagingRoots;
 use sign::ReleaseSigner;
@@ -119,6 +119,8 @@ pub struct StageOptions {
     pub limits: Limits,
     /// Who signs what is committed.
     pub signer: Option<Arc<dyn ReleaseSigner>>,
+    /// Who is asked whether it may be opened, before a tag makes it visible.
+    pub check: Option<Arc<dyn ReleaseCheck>>,
 }
 
 /// What a commit is asked to do.
@@ -168,6 +170,7 @@ pub struct Stage {
     mapping: Mapping,
     allow_overwrite: bool,
     signer: Option<Arc<dyn ReleaseSigner>>,
+    check: Option<Arc<dyn ReleaseCheck>>,
     /// Of two that commit one root at once, one does.
     commits: Flights<RelPath, Vec<Pushed>, Refusal>,
     /// Whether this process is the one that commits, and what it has under way.
@@ -216,6 +219,7 @@ impl Stage {
             mapping: options.mapping,
             allow_overwrite: options.allow_overwrite,
             signer: options.signer,
+            check: options.check,
             commits: Flights::new(TO_THE_END, |root| Refusal::lost(roots::subject(root))),
             going: handover::Commits::default(),
             early: Semaphore::new(1),
@@ -412,8 +416,8 @@ impl Stage {
         request: &CommitRequest,
     ) -> Result<Vec<Pushed>, Refusal> {
         let allow_overwrite = self.allow_overwrite || request.allow_overwrite;
-        let options =
-            push::PushOptions { allow_overwrite, signer: self.signer.as_deref(), check: None };
+        let (signer, check) = (self.signer.as_deref(), self.check.as_deref());
+        let options = push::PushOptions { allow_overwrite, signer, check };
         let progress = request.progress.clone();
         let watch = Watch { stage: Arc::clone(self), root: root.clone(), progress };
         let mut pushed = Vec::new();

@@ -447,12 +447,7 @@ fn file_system(
         store::StoreOptions { dir: settings.cache_dir.clone(), limit: settings.cache_size };
     let store = Store::open(options).map_err(CommandError::failed)?;
     let (sources, network) = sources(settings, access)?;
-    let (mut staging, mut plugin_cache) = (None, None);
-    if !settings.read_only {
-        staging = Some(staging::of_mount(settings, access, &sources, network)?);
-        let tree = staging::writable_tree(settings, plugin_cache::NAME)?;
-        plugin_cache = Some(PluginCache::new(tree, staging::shown(settings)));
-    }
+    let declared = sources.iter().flat_map(facts::MountSource::declared).collect();
     let mapping = settings.mapping.clone().unwrap_or_default();
     let facts = Facts::new(facts::FactsOptions {
         sources,
@@ -466,6 +461,12 @@ fn file_system(
         providers: settings.providers.options(&mapping, settings.network.offline),
         signatures: origins::signature_policy(settings.require_signature),
     });
+    let (mut staging, mut plugin_cache) = (None, None);
+    if !settings.read_only {
+        staging = Some(staging::of_mount(settings, access, network, (declared, &facts))?);
+        let tree = staging::writable_tree(settings, plugin_cache::NAME)?;
+        plugin_cache = Some(PluginCache::new(tree, staging::shown(settings)));
+    }
     let options = fs::FsOptions {
         uid: settings.uid.unwrap_or_else(|| rustix::process::geteuid().as_raw()),
         gid: settings.gid.unwrap_or_else(|| rustix::process::getegid().as_raw()),

@@ -1,5 +1,7 @@
 //! Policies as files: which of them count, that nobody else can write to them, and how they are read.
 
+pub mod check;
+
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! `tofufs push`: a directory, a zip, or a provider's zips, published without a mount.
 
-mod check;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -14,7 +12,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use self::check::PolicyCheck;
 use super::access::{self, RegistryAccess};
 use super::args::push::{PushArgs, SendingArgs};
 use super::daemon;
@@ -22,6 +19,7 @@ use super::directories::DirectoryEnvironment;
 use super::network::Network;
 use super::output::{self, CommandError};
 use super::policy::PolicyFiles;
+use super::policy::check::PolicyCheck;
 use super::progress::SharedProgress;
 use super::quantity::Size;
 use super::signing::SigningSetting;
@@ -37,8 +35,7 @@ use crate::stage::Workshop;
 use crate::stage::directory;
 use crate::stage::plan::{self, Destined, PlannedArtifact, ReleasePlan};
 use crate::stage::provider::{ProviderContents, Zip, is_beside, version_in};
-use crate::stage::push::{self, Observer, PushStep, Pushed};
-use crate::stage::sign::ReleaseCheck;
+use crate::stage::push::{self, Observer, PushStep, Pushed, ReleaseCheck};
 
 /// Pushes, or with `--dry-run` shows what would be pushed.
 pub fn run(args: &PushArgs) -> Result<(), CommandError> {
@@ -75,7 +72,8 @@ pub fn run(args: &PushArgs) -> Result<(), CommandError> {
     let pushed = runtime.block_on(async {
         // Connections belong to the runtime.
         let upload = target.upload(&network)?;
-        let check = PolicyCheck::new(&policies, &plan, &upload, &network, &environment)?;
+        let host = &plan.repo.host;
+        let check = PolicyCheck::of_command(policies, host, &upload, &network, &environment)?;
         let options = push::PushOptions {
             allow_overwrite: args.allow_overwrite,
             signer: signer.as_deref(),

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use super::access::RegistryAccess;
 use super::output::CommandError;
+use super::policy::check::PolicyCheck;
 use super::settings::MountSettings;
 use super::source::SourceSetting;
 use super::{state, status};
-use crate::facts;
+use crate::facts::Facts;
 use crate::failure::Refusal;
 use crate::fs::staging::{self, StagingArea};
 use crate::fs::{Fs, ShownAs};
 use crate::local::LocalTree;
-use crate::name::Host;
+use crate::name::{Host, RepoName};
 use crate::registry::Upload;
 use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
@@ -29,8 +30,8 @@ use crate::stage::{self, OpenUpload, PublishDestination, Stage, StageState};
 pub fn of_mount(
     settings: &MountSettings,
     access: &RegistryAccess,
-    sources: &[facts::MountSource],
     network: Option<&Connections>,
+    (declared, facts): (Vec<(Host, Option<RepoName>)>, &Facts),
 ) -> Result<StagingArea, CommandError> {
     let tree = writable_tree(settings, staging::NAME)?;
     let stage = Stage::open(stage::StageOptions {
@@ -40,10 +41,11 @@ pub fn of_mount(
         allow_overwrite: settings.allow_overwrite,
         limits: settings.limits,
         signer: settings.signing.signer(settings.network.deadline, access.broker())?,
+        check: Some(Arc::new(PolicyCheck::of_mount(facts))),
     })
     .map_err(CommandError::failed)?;
     let options = staging::StagingOptions {
-        declared: sources.iter().flat_map(facts::MountSource::declared).collect(),
+        declared,
         any_host: settings.sources.iter().any(|source| matches!(source, SourceSetting::Layouts(_))),
         shown: shown(settings),
     };

@@ -5,6 +5,8 @@
 //! INVARIANT: everything that passes is checked against its digest, and a tag never stands for
 //! something incomplete, nor changes without being asked to.
 
+mod referrers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
@@ -26,7 +28,6 @@ use crate::oci::layout::tag_of;
 use crate::oci::referrer::is_bundle;
 use crate::oci::{Descriptor, Manifest, ManifestBody};
 use crate::registry::layout::{LayoutArchive, LayoutDirectory, Stored};
-use crate::registry::referrers::attach;
 use crate::registry::turn::{NotPut, Turn};
 use crate::registry::{BlobSource, HostStore, Registry, Upload, Uploaded};
 
@@ -466,62 +467,6 @@ impl Copy<'_> {
             self.attach(&artifact.to, manifest, to).await?;
         }
         Ok(sent)
-    }
-
-    /// Makes sure that what speaks about the artifact is there, and listed as such.
-    async fn referrers(
-        &self,
-        artifact: &CarriedArtifact,
-        to: &dyn Upload,
-    ) -> Result<(u64, u64), CopyError> {
-        let (named, speaking) = (&artifact.graph.blobs, &artifact.graph.referrers);
-        let blobs = speaking.blobs.iter().filter(|(digest, _)| !named.contains_key(digest));
-        let sent = self.blobs(artifact, blobs.map(|(_, blob)| blob), to).await?;
-        for manifest in &speaking.manifests {
-            self.attach(&artifact.to, manifest, to).await?;
-            let tags = speaking.tags.iter().filter(|(_, digest)| **digest == manifest.digest);
-            for (tag, _) in tags {
-                self.tagged(&artifact.to, manifest, tag, to).await?;
-            }
-        }
-        Ok(sent)
-    }
-
-    /// Has what speaks about a release stand under the tag by which it is found. Other signatures
-    /// that stand there are not lost.
-    async fn tagged(
-        &self,
-        repo: &Repo,
-        manifest: &Manifest,
-        tag: &Tag,
-        to: &dyn Upload,
-    ) -> Result<(), CopyError> {
-        let selector = Selector::Tag(tag.clone());
-        let there = match to.present(&repo.name, &selector).await {
-            Err(e) if e.failure == Failure::Absent => None,
-            there => there?,
-        };
-        match there {
-            Some(there) if there == manifest.digest => {}
-            Some(there) if !self.allow_overwrite => {
-                tracing::warn!("{}: other signatures ({there}) stay there", repo.at(selector));
-            }
-            _ => to.put_manifest(&repo.name, &selector, manifest).await?,
-        }
-        Ok(())
-    }
-
-    /// Has a manifest that speaks about another one listed as doing so.
-    async fn attach(
-        &self,
-        repo: &Repo,
-        manifest: &Manifest,
-        to: &dyn Upload,
-    ) -> Result<(), CopyError> {
-        let at = || repo.at(Selector::Digest(manifest.digest));
-        let Some(subject) = manifest.subject().map_err(|e| e.about(at()))? else { return Ok(()) };
-        let told = |what: &str| tracing::warn!("{repo}@{}: {what}", subject.digest);
-        Ok(attach(to, repo, manifest, &subject.digest, &told).await?)
     }
 
     async fn blobs<'b>(

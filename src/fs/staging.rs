@@ -174,6 +174,7 @@ mod tests {
             mapping: crate::mapping::Mapping::default(),
             allow_overwrite: false,
             signer: None,
+            check: None,
             limits: crate::archive::Limits::default(),
         });
         let tree = LocalTree::open(&dir.path().join("state/staging")).unwrap();

@@ -7,7 +7,9 @@
 //! except where that was asked for. (A program that takes no turns can come between that look and
 //! the put.)
 
-use std::collections::{HashMap, HashSet};
+mod approval;
+
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -17,9 +19,11 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use self::approval::Approval;
+pub use self::approval::ReleaseCheck;
 use super::blob::PushBlob;
 use super::plan::{PlannedArtifact, PlannedPlatform, ReleasePlan};
-use super::sign::{ReleaseCheck, ReleaseSigner};
+use super::sign::ReleaseSigner;
 use crate::artifact::{self, PACKAGE_DIGEST_ANNOTATION, Release, Target};
 use crate::digest::Digest;
 use crate::failure::{Failure, Refusal};
@@ -127,7 +131,7 @@ pub async fn push(
         observer,
         told: &told,
         content: None,
-        signed: Mutex::default(),
+        approval: Approval::by(options.signer, options.check),
     };
     push.check_free().await?;
     let mut pushed: Vec<Pushed> = Vec::new();
@@ -168,8 +172,7 @@ struct ReleasePush<'a> {
     told: Told<'a>,
     /// Set when blobs and manifests are there.
     content: Option<Sent>,
-    /// What was signed by this push.
-    signed: Mutex<HashSet<(Tag, Digest)>>,
+    approval: Approval<'a>,
 }
 
 impl ReleasePush<'_> {
@@ -188,11 +191,11 @@ impl ReleasePush<'_> {
     async fn module(&mut self, tag: &Tag, manifest: &Manifest) -> Result<Digest, Refusal> {
         let ours = manifest.digest;
         if !self.is_free(tag, ours).await? {
-            self.sign(tag, manifest).await?;
+            self.approve(tag, manifest).await?;
             return Ok(ours);
         }
         self.content().await?;
-        self.sign(tag, manifest).await?;
+        self.approve(tag, manifest).await?;
         for _ in 0..TRIES {
             let mut turn = self.turn(tag).await?;
             let put = self.module_in_turn(&mut turn, tag, manifest).await;
@@ -241,8 +244,8 @@ impl ReleasePush<'_> {
     async fn provider(&mut self, tag: &Tag) -> Result<Digest, Refusal> {
         let there = self.present(tag).await?;
         if let Merged::Same(digest) = self.merged(tag, there).await? {
-            if self.options.signer.is_some() || self.options.check.is_some() {
-                self.sign(tag, &self.manifest(digest).await?).await?;
+            if self.approval.is_wanted() {
+                self.approve(tag, &self.manifest(digest).await?).await?;
             }
             return Ok(digest);
         }
@@ -273,7 +276,7 @@ impl ReleasePush<'_> {
             };
             ours = Some(merged.digest);
             self.put_by_digest(&merged).await?;
-            self.sign(tag, &merged).await?;
+            self.approve(tag, &merged).await?;
             let now = self.present(tag).await?;
             if now != before {
                 before = now;
@@ -294,20 +297,9 @@ impl ReleasePush<'_> {
         Err(self.lost(tag, ours, before))
     }
 
-    /// Has the release signed, and asks whether it may be opened then, once for each of its tags.
-    async fn sign(&self, tag: &Tag, manifest: &Manifest) -> Result<(), Refusal> {
-        let (digest, repo) = (manifest.digest, &self.plan.repo);
-        if self.signed.lock().contains(&(tag.clone(), digest)) {
-            return Ok(());
-        }
-        if let Some(signer) = self.options.signer {
-            signer.sign(self.upload, repo, &manifest.descriptor(), Some(tag)).await?;
-        }
-        if let Some(check) = self.options.check {
-            check.check(repo, tag, digest).await?;
-        }
-        self.signed.lock().insert((tag.clone(), digest));
-        Ok(())
+    /// Has the release approved under a tag that is to stand for it.
+    async fn approve(&self, tag: &Tag, manifest: &Manifest) -> Result<(), Refusal> {
+        self.approval.of(self.plan, self.upload, tag, manifest).await
     }
 
     async fn merged(&self, tag: &Tag, there: Option<Digest>) -> Result<Merged, Refusal> {

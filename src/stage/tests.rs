@@ -65,6 +65,7 @@ impl Bed {
             allow_overwrite: false,
             limits,
             signer: None,
+            check: None,
         })
         .unwrap_or_else(|e| panic!("{e}"))
     }

@@ -62,6 +62,7 @@ fn child() {
             allow_overwrite: false,
             limits: Limits::default(),
             signer: None,
+            check: None,
         });
         stage.unwrap().commit(&path, CommitRequest::default()).await
     });

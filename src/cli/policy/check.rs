@@ -1,4 +1,4 @@
-//! Whether policies will let anybody open what is pushed.
+//! Whether policies will let anybody open what is published, by a command or from a mount.
 
 use std::sync::Arc;
 
@@ -9,28 +9,32 @@ use crate::cli::directories::DirectoryEnvironment;
 use crate::cli::network::Network;
 use crate::cli::output::CommandError;
 use crate::digest::Digest;
-use crate::facts::{Facts, FactsOptions, MountSource, ProviderOptions, RegistryKind};
+use crate::facts::{Facts, FactsOptions, Gate, MountSource, ProviderOptions, RegistryKind};
 use crate::failure::{Failure, Refusal};
-use crate::name::{Platform, Repo, Selector, Tag};
+use crate::name::{Host, Reference};
 use crate::registry::Upload;
 use crate::stage::plan::{PlannedArtifact, ReleasePlan};
-use crate::stage::sign::ReleaseCheck;
+use crate::stage::push::ReleaseCheck;
 use crate::store::{Store, StoreOptions};
 use crate::trust::Policies;
 
-/// The policies that count for what is pushed to one registry.
-pub(super) struct PolicyCheck {
-    facts: Arc<Facts>,
-    /// The platforms that are pushed: others are not answered for.
-    platforms: Vec<Platform>,
-}
+/// Asks the policies that count where a release is read.
+pub struct PolicyCheck(Arc<Gate>);
 
 impl PolicyCheck {
-    /// Nothing where there are no policies. What is being published is not old, so no policy is
-    /// asked for an age.
-    pub(super) fn new(
-        policies: &Policies,
-        plan: &ReleasePlan,
+    /// By the policies of a mount, which may change, and by what its sources say.
+    pub fn of_mount(facts: &Facts) -> PolicyCheck {
+        PolicyCheck(facts.gate().clone())
+    }
+
+    /// By these policies, and by what is in the registry to which a command publishes. Nothing where
+    /// there are none.
+    ///
+    /// # Errors
+    /// The cache cannot be opened.
+    pub fn of_command(
+        policies: Arc<Policies>,
+        host: &Host,
         upload: &Arc<dyn Upload>,
         network: &Network,
         environment: &DirectoryEnvironment,
@@ -41,10 +45,9 @@ impl PolicyCheck {
         let dir = environment.cache_dir(None).map_err(CommandError::usage)?;
         let options = StoreOptions { dir, limit: u64::MAX };
         let store = Store::open(options).map_err(CommandError::failed)?;
-        let host = plan.repo.host.clone();
         let registry = MountSource::Registry {
             name: host.to_string(),
-            host,
+            host: host.clone(),
             kind: RegistryKind::Oci,
             prefix: None,
             registry: upload.clone(),
@@ -56,33 +59,40 @@ impl PolicyCheck {
             tag_ttl: network.tag_ttl,
             deadline: network.deadline,
             limits: Default::default(),
-            policies: Arc::new(policies.without_ages()),
+            policies,
             list_signed: false,
             providers: ProviderOptions::default(),
             signatures: SignaturePolicy::default(),
         });
-        let platforms = match &plan.artifact {
-            PlannedArtifact::Module(_) => Vec::new(),
-            PlannedArtifact::Provider { targets, .. } => {
-                targets.iter().map(|target| target.platform.clone()).collect()
-            }
-        };
-        Ok(Some(PolicyCheck { facts, platforms }))
+        Ok(Some(PolicyCheck(facts.gate().clone())))
     }
 }
 
 #[async_trait]
 impl ReleaseCheck for PolicyCheck {
-    async fn check(&self, repo: &Repo, tag: &Tag, digest: Digest) -> Result<(), Refusal> {
-        let reference = repo.at(Selector::Tag(tag.clone()));
-        let is_pushed = |target: &Target| self.platforms.contains(&target.platform);
-        let admitted = self.facts.gate().admit_all(&reference, digest, &is_pushed).await;
-        admitted.map(drop).map_err(|e| match e.failure {
+    fn asks(&self) -> bool {
+        self.0.has_policies()
+    }
+
+    async fn check(
+        &self,
+        plan: &ReleasePlan,
+        reference: &Reference,
+        digest: Digest,
+    ) -> Result<(), Refusal> {
+        let is_published = |target: &Target| match &plan.artifact {
+            PlannedArtifact::Module(_) => false,
+            PlannedArtifact::Provider { targets, .. } => {
+                targets.iter().any(|planned| planned.platform == target.platform)
+            }
+        };
+        let admitted = self.0.admit_new(reference, digest, &is_published).await;
+        admitted.map_err(|e| match e.failure {
             Failure::Unsigned => {
                 let rule =
                     format!("the tag is not written, since nobody could open it: {}", e.rule);
                 Refusal { rule, ..e }
-                    .remedy("have it signed as it is pushed (--sign-key, --sign-command)")
+                    .remedy("have it signed as it is published (--sign-key, --sign-command)")
             }
             _ => e,
         })
