@@ -33,8 +33,18 @@ const DOCUMENTS_MAX: usize = 4096;
 
 type ProviderVersion = (ProviderAddr, Version);
 
-/// The `VERSION.json` documents that were rendered.
-struct Documents(Mutex<Bounded<ProviderVersion, Arc<[u8]>>>);
+/// A `VERSION.json` that was rendered.
+#[derive(Clone)]
+struct RenderedDocument {
+    bytes: Arc<[u8]>,
+    /// The release of which it speaks.
+    digest: Digest,
+    /// Under which state of the policies.
+    generation: u64,
+}
+
+/// The documents that were rendered.
+struct Documents(Mutex<Bounded<ProviderVersion, RenderedDocument>>);
 
 impl Default for Documents {
     fn default() -> Self {
@@ -43,15 +53,15 @@ impl Default for Documents {
 }
 
 impl Documents {
-    fn keep(&self, provider: &ProviderAddr, version: &Version, bytes: &Arc<[u8]>) {
-        self.0.lock().put((provider.clone(), version.clone()), bytes.clone());
+    fn keep(&self, provider: &ProviderAddr, version: &Version, document: RenderedDocument) {
+        self.0.lock().put((provider.clone(), version.clone()), document);
     }
 
-    fn of(&self, provider: &ProviderAddr) -> BTreeMap<Version, Arc<[u8]>> {
+    fn of(&self, provider: &ProviderAddr) -> BTreeMap<Version, RenderedDocument> {
         let kept = self.0.lock();
         kept.iter()
             .filter(|((p, _), _)| p == provider)
-            .map(|((_, v), bytes)| (v.clone(), bytes.clone()))
+            .map(|((_, v), document)| (v.clone(), document.clone()))
             .collect()
     }
 }
@@ -143,15 +153,17 @@ impl Views {
                 ProviderEntry::Archives(repo, tag, version),
                 ProviderDirectory::Provider(provider),
             ) => {
-                let bytes = self.archives(provider, &version, &repo, &tag, since).await?;
-                self.documents.keep(provider, &version, &bytes);
-                InodeNode::Document(bytes)
+                let document = self.archives(provider, &version, &repo, &tag, since).await?;
+                self.documents.keep(provider, &version, document.clone());
+                InodeNode::Document(document.bytes)
             }
             (ProviderEntry::Archives(..), _) => return Err(FsError::plain(Errno::ENOENT)),
         })
     }
 
     /// `VERSION.json`: of each platform that is shown the hashes of its zip, from manifests alone.
+    /// Of one that policies refuse beside others it has the name: its zip is listed, too, and does
+    /// not open.
     async fn archives(
         &self,
         provider: &ProviderAddr,
@@ -159,26 +171,40 @@ impl Views {
         repo: &Repo,
         tag: &Tag,
         since: Instant,
-    ) -> Result<Arc<[u8]>, FsError> {
+    ) -> Result<RenderedDocument, FsError> {
+        let (gate, generation) = (self.facts.gate(), self.facts.gate().generation());
         let digest = self.facts.tags().bind(repo, tag, since).await?;
         let reference = repo.at(Selector::Tag(tag.clone()));
-        let is_shown = |target: &Target| self.facts.providers().assumes(&target.platform);
-        self.facts.gate().admit_all(&reference, digest, &is_shown).await?;
-        let Release::Provider(targets) = self.facts.manifests().release(repo, digest).await?.1
-        else {
-            let subject = repo.at(Selector::Digest(digest));
-            return Err(Refusal::new(
-                Failure::Structure,
-                subject,
-                "this is a module package, no provider",
-            )
-            .into());
+        let targets = match self.facts.manifests().release_of(&reference, digest).await {
+            Ok((_, Release::Provider(targets))) => targets,
+            // What may not be opened is not told by what else is wrong with it.
+            other => {
+                gate.admit(&reference, digest).await?;
+                other?;
+                let subject = repo.at(Selector::Digest(digest));
+                let rule = "this is a module package, no provider";
+                return Err(Refusal::new(Failure::Structure, subject, rule).into());
+            }
         };
-        let mut packages = Vec::new();
-        for target in targets.iter().filter(|target| is_shown(target)) {
-            packages.push((target.platform.clone(), self.hashes(repo, target).await?));
+        let is_shown = |target: &&Target| self.facts.providers().assumes(&target.platform);
+        let (mut packages, mut refused) = (Vec::new(), None);
+        for target in targets.iter().filter(is_shown) {
+            let platform = target.platform.clone();
+            match gate.admit_platform(&reference, digest, &platform).await {
+                Ok(_) => packages.push((platform, Some(self.hashes(repo, target).await?))),
+                Err(e) if e.failure == Failure::Unsigned => {
+                    packages.push((platform, None));
+                    refused = Some(e);
+                }
+                Err(e) => return Err(e.into()),
+            }
         }
-        Ok(mirror::archives(provider, version, &packages).into())
+        if packages.iter().all(|(_, hashes)| hashes.is_none()) {
+            refused.map_or(Ok(()), Err)?;
+            gate.admit(&reference, digest).await?;
+        }
+        let bytes = mirror::archives(provider, version, &packages).into();
+        Ok(RenderedDocument { bytes, digest, generation })
     }
 
     /// The hashes of a package, as far as documents tell them.
@@ -307,18 +333,28 @@ impl Views {
         hidden
     }
 
-    /// The documents of single versions that were rendered and whose version is still there.
+    /// The documents of single versions that were rendered, as far as the version is still there,
+    /// stands for the same release, and the same policies are in force.
     fn rendered(
         &self,
         dir: &ProviderDirectory,
         provider: &ProviderAddr,
         known: &FactsView<'_>,
     ) -> impl Iterator<Item = (String, Arc<InodeNode>)> {
+        let generation = self.facts.gate().generation();
         let documents = self.documents.of(provider).into_iter();
-        let named = documents.map(|(version, bytes)| {
-            (format!("{version}.json"), Arc::new(InodeNode::Document(bytes)))
-        });
-        named.filter(|(name, _)| matches!(mirror::lookup(dir, name, known), Step::Edge(_)))
+        documents.filter_map(move |(version, document)| {
+            let name = format!("{version}.json");
+            let Step::Edge(ProviderEntry::Archives(repo, tag, _)) =
+                mirror::lookup(dir, &name, known)
+            else {
+                return None;
+            };
+            let has_moved =
+                matches!(known.bound(&repo, &tag), Fact::Is(now) if now != document.digest);
+            let is_true = document.generation == generation && !has_moved;
+            is_true.then(|| (name, Arc::new(InodeNode::Document(document.bytes))))
+        })
     }
 
     /// The release that `name` in `dir` leads to, if it is a way to packages that can be replaced.

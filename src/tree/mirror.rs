@@ -91,17 +91,22 @@ fn index<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<u8> {
     rendered(&json!({ "versions": versions }))
 }
 
-/// `VERSION.json`, by the same protocol: the zips of a release with their hashes.
+/// `VERSION.json`, by the same protocol: the zips of a release, with their hashes where those may be
+/// told.
 pub fn archives(
     provider: &ProviderAddr,
     version: &Version,
-    packages: &[(Platform, Vec<String>)],
+    packages: &[(Platform, Option<Vec<String>>)],
 ) -> Vec<u8> {
     let archives: Map<String, Value> = packages
         .iter()
         .map(|(platform, hashes)| {
             let url = provider.zip_name(version, platform);
-            (platform.to_string(), json!({ "hashes": hashes, "url": url }))
+            let archive = match hashes {
+                Some(hashes) => json!({ "hashes": hashes, "url": url }),
+                None => json!({ "url": url }),
+            };
+            (platform.to_string(), archive)
         })
         .collect();
     rendered(&json!({ "archives": archives }))

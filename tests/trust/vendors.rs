@@ -194,6 +194,40 @@ fn what_a_vendor_signed_opens_and_nothing_else() {
     }
 }
 
+/// Of the platforms of one release a vendor may have signed some: the others are named, and neither
+/// open nor have hashes. What was told under other policies, or of another release, is told no more.
+#[test]
+fn a_platform_that_is_refused_costs_the_others_nothing() {
+    let Some(vendor) = Vendor::new() else { return };
+    let host = vendor.server.host();
+    let sums = lines("1.0.0", &BOTH[..1]);
+    let signature = vendor.gpg.sign(&vendor.key, sums.as_bytes(), &[]);
+    vendor.push(REPO, "1.0.0", &BOTH, &sums, Some(&signature));
+    let options = vendor.options().args(["--platform", "linux_arm64"]);
+    let Some(mount) = Mount::start(&[&host], options) else { return };
+    let dir = format!("mirror/{ORIGIN}");
+    let document = mount.join(format!("{dir}/1.0.0.json"));
+    let read: Value = serde_json::from_slice(&fs::read(&document).unwrap()).unwrap();
+    let archive = |platform: &str| read["archives"][platform].clone();
+    assert_eq!(archive("linux_arm64"), json!({"url": zip_name("1.0.0", "linux_arm64")}));
+    let digest = Digest::of(&zip("1.0.0", "amd"));
+    assert_eq!(archive("linux_amd64")["hashes"], json!([format!("zh:{}", digest.hex())]));
+    let open =
+        |platform: &str| fs::read(mount.join(format!("{dir}/{}", zip_name("1.0.0", platform))));
+    assert!(open("linux_amd64").is_ok());
+    assert_eq!(errno(open("linux_arm64")), Some(Errno::PERM));
+    let listed = || {
+        let names = fs::read_dir(mount.join(&dir)).unwrap();
+        names.flatten().any(|entry| entry.file_name() == "1.0.0.json")
+    };
+    assert!(listed(), "it was read");
+    let other = vendor.gpg.key("other", "ed25519", "never");
+    vendor.trusts(&other);
+    assert!(refresh(&mount, "").status.success());
+    assert!(!listed(), "it was told under another policy");
+    assert_eq!(errno(fs::read(&document)), Some(Errno::PERM));
+}
+
 /// S22
 #[test]
 fn sums_say_exactly_which_zip_of_which_release_it_is() {
