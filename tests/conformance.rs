@@ -2,21 +2,22 @@
 //! new version of it is held against them. Signatures of digests, which tofufs refuses, are checked
 //! by `openssl` here.
 
+#[path = "support/vectors.rs"]
+mod vectors;
+
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sigstore_verify::crypto::{
     Error, HashContext, Result, SigningScheme, install_default_provider, provider::CryptoProvider,
 };
-use sigstore_verify::trust_root::{SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
+use sigstore_verify::trust_root::TrustedRoot;
 use sigstore_verify::types::{Bundle, DerPublicKey, HashAlgorithm};
 use sigstore_verify::{PublicKeyVerificationPolicy, VerificationPolicy, Verifier};
 use tofufs::trust::keyless::RingProvider;
+use vectors::Vector;
 
-const IDENTITY: &str = "https://github.com/sigstore-conformance/extremely-dangerous-public-oidc-beacon/.github/workflows/extremely-dangerous-oidc-beacon.yml@refs/heads/main";
-const ISSUER: &str = "https://token.actions.githubusercontent.com";
 /// What keys over P-256 begin with as SubjectPublicKeyInfo.
 const P256: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
@@ -67,27 +68,20 @@ impl CryptoProvider for WithDigests {
     }
 }
 
-fn verified(dir: &Path) -> std::result::Result<(), String> {
+fn verified(vector: &Vector) -> std::result::Result<(), String> {
     let words = |e: &dyn std::fmt::Display| e.to_string();
-    let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
-    let root = read("trusted_root.json").unwrap_or(SIGSTORE_PRODUCTION_TRUSTED_ROOT.to_owned());
-    let root = TrustedRoot::from_json(&root).map_err(|e| words(&e))?;
+    let root = TrustedRoot::from_json(&vector.trusted_root()).map_err(|e| words(&e))?;
     let verifier = Verifier::new(&root).map_err(|e| words(&e))?;
-    let bundle = read("bundle.sigstore.json").ok_or("it is no text")?;
+    let bundle = String::from_utf8(vector.bundle()).map_err(|e| words(&e))?;
     let bundle = Bundle::from_json(&bundle).map_err(|e| words(&e))?;
-    let artifact = fs::read(dir.join("artifact")).or_else(|_| fs::read(dir.join("../a.txt")));
-    let artifact = artifact.unwrap();
-    let outcome = match read("key.pub") {
+    let artifact = vector.artifact();
+    let outcome = match vector.key() {
         Some(key) => {
             let key = DerPublicKey::from_pem(&key).map_err(|e| words(&e))?;
             verifier.verify(&artifact, &bundle, &PublicKeyVerificationPolicy::new(key))
         }
         None => {
-            let named = |name: &str, default: &str| {
-                read(name).map_or(default.to_owned(), |text| text.trim().to_owned())
-            };
-            let policy =
-                VerificationPolicy::new(named("identity", IDENTITY), named("issuer", ISSUER));
+            let policy = VerificationPolicy::new(vector.identity(), vector.issuer());
             verifier.verify(&artifact, &bundle, &policy)
         }
     };
@@ -101,13 +95,11 @@ fn the_library_passes_all_vectors() {
         return;
     }
     install_default_provider(&WithDigests).expect("the first in this process");
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sigstore-conformance");
     let (mut passed, mut refused, mut wrong) = (0, 0, Vec::new());
-    for entry in fs::read_dir(all).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
-        let name = entry.file_name().into_string().unwrap();
-        let outcome = verified(&entry.path());
-        if outcome.is_ok() == name.ends_with("_fail") {
-            wrong.push(format!("{name}: {outcome:?}"));
+    for vector in vectors::all() {
+        let outcome = verified(&vector);
+        if outcome.is_ok() != vector.is_good() {
+            wrong.push(format!("{}: {outcome:?}", vector.name));
         }
         *if outcome.is_ok() { &mut passed } else { &mut refused } += 1;
     }

@@ -4,83 +4,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-use rustix::mount::{UnmountFlags, unmount};
 
 use crate::clients::{Client, configuration_for};
 use crate::support::docker_registry::DockerRegistry;
+use crate::support::gap::{self, Gap, without_network};
 use crate::support::mount::{Mount, finish};
-use crate::support::{pack, program, skip, wait_until};
+use crate::support::{pack, program};
 use crate::tiny::{self, OTHER};
 use crate::{ORIGIN, declared, here, mapped, mirror_flags, registry};
 
 const PROVIDERS: [&str; 3] = ["tiny", "small", "little"];
 const THIRD: &str = "plan9_arm";
 const MODULES: usize = 5;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A mount whose process is traced and has no network. Unmounted when dropped.
-struct Gap {
-    tracer: Child,
-    path: PathBuf,
-    log: PathBuf,
-}
-
-impl Gap {
-    /// Mounts `archive` where `online` was. The tracer sees every socket from the first call on.
-    fn mount(online: &Mount, archive: &Path, base: &Path) -> Gap {
-        let (log, path) = (base.join("sockets"), online.path().to_owned());
-        let mut command = Command::new("unshare");
-        command.args(["-n", "strace", "-f", "-qq", "-e", "trace=socket,connect", "-o"]).arg(&log);
-        command.arg(env!("CARGO_BIN_EXE_tofufs")).args(["mount", "--read-only", "--offline"]);
-        command
-            .arg("--cache-dir")
-            .arg(base.join("cache"))
-            .arg("--state-dir")
-            .arg(base.join("state"));
-        command.arg(format!("oci-archive:{}", archive.display())).arg(&path);
-        command.env("HOME", base).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let tracer = command.spawn().expect("unshare runs");
-        let gap = Gap { tracer, path, log };
-        let is_there = || fs::read_dir(&gap.path).is_ok_and(|mut entries| entries.next().is_some());
-        assert!(
-            wait_until(PATIENCE, is_there),
-            "{}",
-            fs::read_to_string(&gap.log).unwrap_or_default()
-        );
-        gap
-    }
-
-    /// Ends the mount; the calls that made or used a socket of the network.
-    fn network_calls(mut self) -> (usize, Vec<String>) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tofufs"));
-        command.arg("umount").arg(&self.path);
-        let output = finish(command);
-        assert!(output.status.success(), "{output:?}");
-        let ended =
-            wait_until(PATIENCE, || self.tracer.try_wait().expect("a child of ours").is_some());
-        assert!(ended, "the daemon outlives its mount");
-        let text = fs::read_to_string(&self.log).expect("a log");
-        let calls: Vec<String> = text.lines().map(str::to_owned).collect();
-        (calls.len(), calls.into_iter().filter(|line| line.contains("AF_INET")).collect())
-    }
-}
-
-impl Drop for Gap {
-    fn drop(&mut self) {
-        if self.tracer.try_wait().is_ok_and(|status| status.is_some()) {
-            return;
-        }
-        let _ = unmount(&self.path, UnmountFlags::DETACH);
-        if !wait_until(Duration::from_secs(10), || {
-            self.tracer.try_wait().is_ok_and(|status| status.is_some())
-        }) {
-            let _ = self.tracer.kill();
-        }
-    }
-}
 
 /// Modules that call each other by their paths below the mount, and providers for three platforms.
 fn publish(registry: &DockerRegistry, mount: &Mount) -> Option<()> {
@@ -150,26 +85,10 @@ fn tree(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn without_network(command: &Command) -> Command {
-    let mut inside = Command::new("unshare");
-    inside.arg("-n").arg(command.get_program()).args(command.get_args()).env_clear();
-    inside.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    inside.current_dir(command.get_current_dir().expect("a directory")).stdin(Stdio::null());
-    inside
-}
-
 /// O40
 fn a_working_directory_works_in_the_gap_as_it_did_online(name: &str) {
-    let (Some(_), Some(_), Some(unshare)) = (program(name), program("strace"), program("unshare"))
-    else {
+    if program(name).is_none() || !gap::can_be_made() {
         return;
-    };
-    if !Command::new(unshare)
-        .args(["-n", "true"])
-        .output()
-        .is_ok_and(|output| output.status.success())
-    {
-        return skip("a network namespace cannot be made");
     }
     let Some(registry) = registry() else { return };
     let host = registry.host();
@@ -203,7 +122,8 @@ fn a_working_directory_works_in_the_gap_as_it_did_online(name: &str) {
     drop(registry);
 
     client.forget(true);
-    let gap = Gap::mount(&online, &archive, &base);
+    let archived = format!("oci-archive:{}", archive.display());
+    let gap = Gap::mount(online.path(), &base.join("gap"), &[&archived]);
     for arguments in
         [&["init", "-input=false"][..], &["plan", "-input=false"], &["apply", "-auto-approve"]]
     {

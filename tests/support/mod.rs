@@ -7,6 +7,7 @@
 
 pub mod delay;
 pub mod docker_registry;
+pub mod gap;
 pub mod gnupg;
 pub mod hostile;
 pub mod layouts;
@@ -20,6 +21,7 @@ pub mod skip;
 pub mod tiny;
 pub mod tls;
 pub mod token_server;
+pub mod vectors;
 pub mod world;
 pub mod zot;
 

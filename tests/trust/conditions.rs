@@ -6,23 +6,7 @@ use crate::support::mount::Options;
 use crate::support::wait_until;
 use crate::*;
 
-/// A registry with a directory to publish from.
-struct Bed {
-    server: Hostile,
-    trust: Trust,
-    host: String,
-}
-
-impl Bed {
-    fn new() -> Bed {
-        let (server, trust) = (Hostile::start(), Trust::by_new_key());
-        server.list_referrers();
-        fs::create_dir(trust.path("net")).unwrap();
-        fs::write(trust.path("net/main.tf"), "# net\n").unwrap();
-        let host = server.host();
-        Bed { server, trust, host }
-    }
-
+impl TrustBed {
     /// Publishes a module, signed, as made at that time.
     fn push(&self, tag: &str, created: Option<&str>) {
         fs::write(self.trust.path("net/main.tf"), format!("# {tag}\n")).unwrap();
@@ -54,7 +38,7 @@ impl Bed {
 /// S32
 #[test]
 fn a_release_has_to_be_out_for_a_while() {
-    let bed = Bed::new();
+    let bed = TrustBed::with_source();
     bed.trust.policy(&bed.host, "min_age = \"7d\"");
     bed.push("1.0.0", Some("2020-02-01T00:00:00+01:00"));
     bed.push("1.1.0", Some("2999-01-01T00:00:00Z"));
@@ -100,7 +84,7 @@ fn a_release_has_to_be_out_for_a_while() {
 /// S33
 #[test]
 fn only_these_versions_open() {
-    let bed = Bed::new();
+    let bed = TrustBed::with_source();
     for tag in ["4.9.0", "5.1.0", "5.2.0-rc1", "latest"] {
         bed.push(tag, None);
     }

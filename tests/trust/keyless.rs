@@ -160,11 +160,10 @@ fn a_mount_admits_whom_the_policy_names_and_nobody_else() {
     );
 }
 
-/// S26, S28, S29, S30
+/// S26, S29: who is certified to sign.
 #[test]
-fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
+fn a_certificate_is_of_the_authority_and_in_its_log_or_the_signature_does_not_count() {
     let (instance, other) = (Instance::new(), Instance::new());
-    let with = |change: fn(&mut Value)| altered(&instance, change);
     let when = |certified: u64, logged_at: u64| {
         let instance = &instance;
         move |mut signing: Signing| {
@@ -172,13 +171,11 @@ fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
             logged(instance, signing)
         }
     };
-    let without_proof = Err("without a proof that it is in a log");
     each_is_held(
         &instance.root(ALL),
         "",
         &[
             ("1.0.0", &|signing| logged(&instance, signing), Ok(())),
-            // Certificates.
             (
                 "1.1.0",
                 &|signing| {
@@ -206,7 +203,28 @@ fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
                 },
                 Err("by a certificate that is in no log of certificates"),
             ),
-            // No time that can be checked.
+        ],
+    );
+}
+
+/// S26, S29, S30: when it was signed, and that this is known.
+#[test]
+fn without_a_time_that_can_be_checked_a_signature_does_not_count() {
+    let instance = Instance::new();
+    let with = |change: fn(&mut Value)| altered(&instance, change);
+    let when = |certified: u64, logged_at: u64| {
+        let instance = &instance;
+        move |mut signing: Signing| {
+            (signing.certified, signing.logged) = (certified, logged_at);
+            logged(instance, signing)
+        }
+    };
+    let without_proof = Err("without a proof that it is in a log");
+    each_is_held(
+        &instance.root(ALL),
+        "",
+        &[
+            ("1.0.0", &|signing| logged(&instance, signing), Ok(())),
             (
                 "1.6.0",
                 &with(|material| {
@@ -222,7 +240,25 @@ fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
                 }),
                 without_proof,
             ),
-            // The log.
+            (
+                "3.0.0",
+                &when(now() - 60, now() + 300),
+                Err("that was logged in the future; is this machine's clock right?"),
+            ),
+        ],
+    );
+}
+
+/// S28, S29: what a log says.
+#[test]
+fn a_log_entry_is_of_the_signature_and_of_a_trusted_log_or_the_signature_does_not_count() {
+    let (instance, other) = (Instance::new(), Instance::new());
+    let with = |change: fn(&mut Value)| altered(&instance, change);
+    each_is_held(
+        &instance.root(ALL),
+        "",
+        &[
+            ("1.0.0", &|signing| logged(&instance, signing), Ok(())),
             (
                 "2.0.0",
                 &|signing| {
@@ -266,12 +302,6 @@ fn what_vouches_for_a_signature_holds_or_the_signature_does_not_count() {
                     material["tlogEntries"][0]["integratedTime"] = json!(time);
                 }),
                 Err("with a log's promise (SET) that no log of the trusted root made"),
-            ),
-            // The clock.
-            (
-                "3.0.0",
-                &when(now() - 60, now() + 300),
-                Err("that was logged in the future; is this machine's clock right?"),
             ),
         ],
     );

@@ -6,32 +6,25 @@ use crate::*;
 
 const ORIGIN: &str = "registry.opentofu.org/acme/hello";
 
-struct Bed {
-    server: Hostile,
-    trust: Trust,
-    host: String,
-}
-
-impl Bed {
+impl TrustBed {
     /// A provider and a module of four versions, of which the last two are not signed.
-    fn new() -> Bed {
-        let (server, trust) = (Hostile::start(), Trust::by_new_key());
-        server.list_referrers();
+    fn of_versions() -> TrustBed {
+        let bed = TrustBed::start();
+        let (server, trust) = (&bed.server, &bed.trust);
         for (at, version) in ["1.0.0", "1.1.0", "1.2.0", "1.3.0"].into_iter().enumerate() {
             let provider = pack::provider("hello", version, &["linux_amd64"]);
             let provider = server.publish("acme/hello", version, &provider);
             let module = server.publish("acme/net", version, &module(&format!("# {version}")));
             if at < 2 {
-                sign(&server, &trust, "acme/hello", provider, Some(version));
-                sign(&server, &trust, "acme/net", module, Some(version));
+                sign(server, trust, "acme/hello", provider, Some(version));
+                sign(server, trust, "acme/net", module, Some(version));
             }
         }
-        let host = server.host();
-        trust.policy(&host, "");
-        Bed { server, trust, host }
+        trust.policy(&bed.host, "");
+        bed
     }
 
-    fn options(&self) -> Options {
+    fn listing_signed(&self) -> Options {
         let policy = self.trust.path("policy.hcl");
         let mapping = format!("{}/acme/${{type}}", self.host);
         Options::new().args([
@@ -68,9 +61,9 @@ fn names(dir: PathBuf) -> Vec<String> {
 /// S35
 #[test]
 fn what_is_refused_is_not_listed_and_each_version_is_looked_at_once() {
-    let bed = Bed::new();
+    let bed = TrustBed::of_versions();
     let host = &bed.host;
-    let Some(mut mount) = Mount::start(&[host], bed.options()) else { return };
+    let Some(mut mount) = Mount::start(&[host], bed.listing_signed()) else { return };
     let signed = ["1.0.0", "1.1.0"];
     let check = |mount: &Mount, newest: &str| {
         let mut listed: Vec<&str> = signed.to_vec();
@@ -98,12 +91,12 @@ fn what_is_refused_is_not_listed_and_each_version_is_looked_at_once() {
     assert_eq!(bed.server.requests().len(), asked, "each version is looked at once");
     let lists = bed.lists();
     mount.umount();
-    assert!(mount.again_with(&[host], bed.options()).status.success());
+    assert!(mount.again_with(&[host], bed.listing_signed()).status.success());
     check(&mount, "1.1.0");
     assert_eq!(bed.lists(), lists, "ever");
     mount.umount();
     // What cannot be found out is listed.
-    let new = Bed::new();
+    let new = TrustBed::of_versions();
     let digest = |name: &str| Digest::of(&new.server.manifest(name, "1.3.0").unwrap()).to_string();
     let unknown = [digest("acme/hello"), digest("acme/net")];
     new.server.rule(
@@ -112,7 +105,7 @@ fn what_is_refused_is_not_listed_and_each_version_is_looked_at_once() {
         },
         Behaviour::Answer(Reply::error(403, "DENIED")),
     );
-    let Some(other) = Mount::start(&[&new.host], new.options()) else { return };
+    let Some(other) = Mount::start(&[&new.host], new.listing_signed()) else { return };
     assert_eq!(names(other.join(format!("plugins/{ORIGIN}"))), ["1.0.0", "1.1.0", "1.3.0"]);
     assert_eq!(names(other.join(format!("{}/acme/net", new.host))), ["1.0.0", "1.1.0", "1.3.0"]);
 }
@@ -120,10 +113,10 @@ fn what_is_refused_is_not_listed_and_each_version_is_looked_at_once() {
 /// A client that wants the newest version gets the newest that is signed.
 #[test]
 fn init_takes_the_newest_version_that_is_signed() {
-    let bed = Bed::new();
+    let bed = TrustBed::of_versions();
     let clients: Vec<PathBuf> =
         ["tofu", "terraform"].into_iter().filter_map(support::program).collect();
-    let Some(mount) = Mount::start(&[&bed.host], bed.options()) else { return };
+    let Some(mount) = Mount::start(&[&bed.host], bed.listing_signed()) else { return };
     for (at, client) in clients.iter().enumerate() {
         let dir = bed.trust.path(&format!("root-{at}"));
         fs::create_dir(&dir).unwrap();

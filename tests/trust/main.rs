@@ -129,6 +129,30 @@ impl Trust {
     }
 }
 
+/// A registry that makes lists of referrers, and a key that a policy may want.
+pub struct TrustBed {
+    pub server: Hostile,
+    pub trust: Trust,
+    pub host: String,
+}
+
+impl TrustBed {
+    pub fn start() -> TrustBed {
+        let (server, trust) = (Hostile::start(), Trust::by_new_key());
+        server.list_referrers();
+        let host = server.host();
+        TrustBed { server, trust, host }
+    }
+
+    /// A directory of a module, to publish from.
+    pub fn with_source() -> TrustBed {
+        let bed = TrustBed::start();
+        fs::create_dir(bed.trust.path("net")).unwrap();
+        fs::write(bed.trust.path("net/main.tf"), "# net\n").unwrap();
+        bed
+    }
+}
+
 pub fn repo(server: &Hostile, name: &str) -> Repo {
     Repo { host: server.host().parse().unwrap(), name: name.parse().unwrap() }
 }

@@ -75,44 +75,96 @@ fn hex_of(text: &str) -> String {
     Digest::of(text.as_bytes()).hex().to_string()
 }
 
-/// S05, S06, S07, S10: what counts as a signature.
+/// Releases with what a mount is to make of each.
+struct Cases<'a> {
+    bed: &'a Bed,
+    wanted: Vec<(&'static str, Result<(), Errno>)>,
+}
+
+impl<'a> Cases<'a> {
+    fn of(bed: &'a Bed) -> Cases<'a> {
+        Cases { bed, wanted: Vec::new() }
+    }
+
+    /// One more; its digest.
+    fn publish(&mut self, name: &'static str, outcome: Result<(), Errno>) -> Digest {
+        self.wanted.push((name, outcome));
+        self.bed.publish(name)
+    }
+
+    /// Below `a` one key has to have signed, below `all` that of a stranger, too.
+    fn hold(self) {
+        let Cases { bed, wanted } = self;
+        let (host, trust) = (bed.host(), &bed.trust);
+        fs::write(trust.path("stranger.pub"), bed.stranger.key.public().to_pem()).unwrap();
+        let policy = trust.write_policy(&format!(
+            "default = \"refuse\"\nsigner \"acme\" {{\n  keys = [\"acme.pub\"]\n}}\n\
+             signer \"other\" {{\n  keys = [\"stranger.pub\"]\n}}\n\
+             scope \"{host}/a\" {{\n  signed_by = [\"acme\"]\n}}\n\
+             scope \"{host}/all\" {{\n  all_of = [\"acme\", \"other\"]\n}}\n"
+        ));
+        let Some(mount) = Mount::start(&[&host], bed.options(&policy)) else { return };
+        for (name, outcome) in wanted {
+            let got = main_tf(&mount, format!("{host}/{name}/1.0.0"));
+            let told = mount.xattr(format!("{host}/{name}/1.0.0"), "user.tofufs.error");
+            assert_eq!(
+                got.map(|text| assert_eq!(text, format!("# {name}"))),
+                outcome,
+                "{name}: {told:?}"
+            );
+            let zips = bed.server.requests_to(&format!("/v2/{name}/blobs/"));
+            assert!(outcome.is_ok() || told.is_some(), "{name} says why");
+            let zip = pack::module(&[("main.tf", format!("# {name}").as_bytes())]);
+            let zip = Digest::of(&zip.blobs[1]).to_string();
+            assert!(
+                outcome.is_ok() || zips.iter().all(|seen| !seen.path.ends_with(&zip)),
+                "{name}: no byte of what is refused is fetched"
+            );
+        }
+    }
+}
+
+/// S07, S10: what counts as a signature.
 #[test]
 fn each_kind_of_wrong_signature_is_refused_by_a_mount() {
     let bed = Bed::new();
-    let (host, trust) = (bed.host(), &bed.trust);
+    let mut cases = Cases::of(&bed);
     let ours = |digest: Digest| json!({"digest": {"sha256": digest.hex()}});
     let other = json!({"digest": {"sha256": hex_of("other")}});
     let long = |digest: Digest| json!({"digest": {"sha512": digest.hex().repeat(2)}});
-    let mut wanted: Vec<(&str, Result<(), Errno>)> = Vec::new();
-    let mut case = |name: &'static str, outcome: Result<(), Errno>| {
-        wanted.push((name, outcome));
-        bed.publish(name)
-    };
     let signed = "https://sigstore.dev/cosign/sign/v1";
-    let d = case("a/other-digest", Err(Errno::PERM));
+    let d = cases.publish("a/other-digest", Err(Errno::PERM));
     bed.state("a/other-digest", d, json!([other]), signed);
-    let d = case("a/sha512", Err(Errno::PERM));
+    let d = cases.publish("a/sha512", Err(Errno::PERM));
     bed.state("a/sha512", d, json!([long(d)]), signed);
-    let d = case("a/two-subjects", Ok(()));
+    let d = cases.publish("a/two-subjects", Ok(()));
     bed.state("a/two-subjects", d, json!([other, ours(d)]), signed);
-    let d = case("a/sbom", Err(Errno::PERM));
+    let d = cases.publish("a/sbom", Err(Errno::PERM));
     bed.state("a/sbom", d, json!([ours(d)]), SPDX);
-    let d = case("a/wrong-key", Err(Errno::PERM));
+    let d = cases.publish("a/wrong-key", Err(Errno::PERM));
     sign(&bed.server, &bed.stranger, "a/wrong-key", d, None);
-    let d = case("a/one-good-one-bad", Ok(()));
+    let d = cases.publish("a/one-good-one-bad", Ok(()));
     sign(&bed.server, &bed.stranger, "a/one-good-one-bad", d, None);
-    sign(&bed.server, trust, "a/one-good-one-bad", d, None);
-    let d = case("all/one-missing", Err(Errno::PERM));
-    sign(&bed.server, trust, "all/one-missing", d, None);
-    let d = case("all/both", Ok(()));
-    sign(&bed.server, trust, "all/both", d, None);
+    sign(&bed.server, &bed.trust, "a/one-good-one-bad", d, None);
+    let d = cases.publish("all/one-missing", Err(Errno::PERM));
+    sign(&bed.server, &bed.trust, "all/one-missing", d, None);
+    let d = cases.publish("all/both", Ok(()));
+    sign(&bed.server, &bed.trust, "all/both", d, None);
     sign(&bed.server, &bed.stranger, "all/both", d, None);
+    cases.hold();
+}
+
+/// S05, S06: lists that are too long, or have no end.
+#[test]
+fn so_much_is_looked_at_by_a_mount_and_no_more() {
+    let bed = Bed::new();
+    let mut cases = Cases::of(&bed);
     // 10,001 entries; pages without end; pages in a circle; 100 strangers before a good one.
-    let d = case("a/too-many", Err(Errno::FBIG));
+    let d = cases.publish("a/too-many", Err(Errno::FBIG));
     let many: Vec<Digest> = (0..10_001_u32).map(|n| Digest::of(&n.to_le_bytes())).collect();
     bed.list("a/too-many", d, &many);
     for (name, errno) in [("a/endless", Errno::FBIG), ("a/circle", Errno::PROTO)] {
-        let d = case(name, Err(errno));
+        let d = cases.publish(name, Err(errno));
         let empty = json!({"schemaVersion": 2, "mediaType": tofufs::oci::INDEX, "manifests": []});
         let (at, is_circle) = (bed.list_at(name, d), name.ends_with("circle"));
         let begins = at.clone();
@@ -127,7 +179,7 @@ fn each_kind_of_wrong_signature_is_refused_by_a_mount() {
     for (name, strangers, outcome) in
         [("a/the-64th", 63, Ok(())), ("a/the-65th", 64, Err(Errno::FBIG))]
     {
-        let d = case(name, outcome);
+        let d = cases.publish(name, outcome);
         let repo = repo(&bed.server, name);
         let mut entries: Vec<Digest> = (0..strangers)
             .map(|n| {
@@ -135,38 +187,14 @@ fn each_kind_of_wrong_signature_is_refused_by_a_mount() {
                 speak(&bed.server, name, d, BUNDLE, &bundle)
             })
             .collect();
-        entries.push(speak(&bed.server, name, d, BUNDLE, &trust.approves(d, &repo, None)));
+        entries.push(speak(&bed.server, name, d, BUNDLE, &bed.trust.approves(d, &repo, None)));
         entries.extend((100..136).map(|n: u32| {
             let bundle = bed.stranger.approves(d, &repo, Some(&n.to_string()));
             speak(&bed.server, name, d, BUNDLE, &bundle)
         }));
         bed.list(name, d, &entries);
     }
-    fs::write(trust.path("stranger.pub"), bed.stranger.key.public().to_pem()).unwrap();
-    let policy = trust.write_policy(&format!(
-        "default = \"refuse\"\nsigner \"acme\" {{\n  keys = [\"acme.pub\"]\n}}\n\
-         signer \"other\" {{\n  keys = [\"stranger.pub\"]\n}}\n\
-         scope \"{host}/a\" {{\n  signed_by = [\"acme\"]\n}}\n\
-         scope \"{host}/all\" {{\n  all_of = [\"acme\", \"other\"]\n}}\n"
-    ));
-    let Some(mount) = Mount::start(&[&host], bed.options(&policy)) else { return };
-    for (name, outcome) in wanted {
-        let got = main_tf(&mount, format!("{host}/{name}/1.0.0"));
-        let told = mount.xattr(format!("{host}/{name}/1.0.0"), "user.tofufs.error");
-        assert_eq!(
-            got.map(|text| assert_eq!(text, format!("# {name}"))),
-            outcome,
-            "{name}: {told:?}"
-        );
-        let zips = bed.server.requests_to(&format!("/v2/{name}/blobs/"));
-        assert!(outcome.is_ok() || told.is_some(), "{name} says why");
-        let zip = pack::module(&[("main.tf", format!("# {name}").as_bytes())]);
-        let zip = Digest::of(&zip.blobs[1]).to_string();
-        assert!(
-            outcome.is_ok() || zips.iter().all(|seen| !seen.path.ends_with(&zip)),
-            "{name}: no byte of what is refused is fetched"
-        );
-    }
+    cases.hold();
 }
 
 /// S11: names that are signed.

@@ -1,52 +1,30 @@
 //! Behind a gap that is one: a mount of a bundle with a policy, and clients, in a network namespace
 //! without interfaces.
 
-use rustix::mount::{UnmountFlags, unmount};
-
+use crate::support::gap::{self, Gap, network_calls, traced, without_network};
 use crate::*;
 
 const ORIGIN: &str = "registry.opentofu.org/acme";
 
-/// A command without any network.
-fn apart(program: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command.arg("--net").arg(program).stdin(Stdio::null());
-    command
-}
-
-/// A mount whose process has no network. Unmounted when it is dropped.
-struct Apart(PathBuf);
-
-impl Apart {
-    fn mount(trust: &Trust, name: &str) -> Apart {
-        let point = trust.path(&format!("mnt-{name}"));
-        fs::create_dir(&point).unwrap();
-        let mut command = apart(&support::world::program());
-        command.args(["mount", "--offline", "--read-only", "--policy", "policy.hcl"]);
-        command.args(["--cache-dir", &format!("cache-{name}"), "--state-dir"]);
-        command.args([&format!("state-{name}"), &format!("oci-archive:{name}.tar")]).arg(&point);
-        command.current_dir(trust.dir.path()).env("HOME", trust.path("home"));
-        let output = support::mount::finish(command);
-        assert!(output.status.success(), "{output:?}");
-        Apart(point)
-    }
-}
-
-impl Drop for Apart {
-    fn drop(&mut self) {
-        let _ = unmount(&self.0, UnmountFlags::DETACH);
-    }
+/// A mount of the bundle `name` with the policy.
+fn mounted(trust: &Trust, name: &str) -> Gap {
+    let point = trust.path(&format!("mnt-{name}"));
+    fs::create_dir(&point).unwrap();
+    let archive = format!("oci-archive:{}", trust.path(&format!("{name}.tar")).display());
+    let policy = trust.path("policy.hcl").display().to_string();
+    Gap::mount(&point, &trust.path(&format!("gap-{name}")), &["--policy", &policy, &archive])
 }
 
 /// S16. Clients install what is signed from a bundle; of two providers of which one lost its
 /// signature on the way, that one alone fails.
 #[test]
 fn clients_install_across_the_gap_what_is_signed_and_nothing_else() {
-    let alone = support::program("unshare")
-        .is_some_and(|_| support::mount::finish(apart(Path::new("true"))).status.success());
     let has_fuse = fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
-    if !alone || !has_fuse || !rustix::process::geteuid().is_root() {
-        return support::skip("this takes a network namespace and FUSE in it");
+    if !gap::can_be_made() {
+        return;
+    }
+    if !has_fuse || !rustix::process::geteuid().is_root() {
+        return support::skip("this takes FUSE in a network namespace");
     }
     let clients: Vec<PathBuf> =
         ["tofu", "terraform"].into_iter().filter_map(support::program).collect();
@@ -72,9 +50,9 @@ fn clients_install_across_the_gap_what_is_signed_and_nothing_else() {
     bundle("oci-archive:part.tar", &[], &[one]);
     bundle("oci-archive:part.tar", &["--referrers", "none"], &[two]);
     drop(server);
-    let (whole, part) = (Apart::mount(&trust, "whole"), Apart::mount(&trust, "part"));
+    let (whole, part) = (mounted(&trust, "whole"), mounted(&trust, "part"));
     for (at, client) in clients.iter().enumerate() {
-        let init = |mount: &Apart, kinds: &[&str]| {
+        let init = |mount: &Gap, kinds: &[&str]| {
             let dir = trust.path(&format!("{at}-{}", kinds.join("-")));
             let _ = fs::remove_dir_all(&dir);
             fs::create_dir(&dir).unwrap();
@@ -86,13 +64,17 @@ fn clients_install_across_the_gap_what_is_signed_and_nothing_else() {
             fs::write(dir.join("main.tf"), text).unwrap();
             let configuration = format!(
                 "provider_installation {{\n  filesystem_mirror {{\n    path = \"{}\"\n  }}\n}}\n",
-                mount.0.join("plugins").display()
+                mount.path().join("plugins").display()
             );
             fs::write(dir.join("rc"), configuration).unwrap();
-            let mut command = apart(client);
+            let mut command = Command::new(client);
             command.args(["init", "-no-color"]).current_dir(&dir);
             command.env("TF_CLI_CONFIG_FILE", dir.join("rc")).env("CHECKPOINT_DISABLE", "1");
-            support::mount::finish(command)
+            command.env("HOME", trust.path("home"));
+            let log = dir.join("connects");
+            let output = support::mount::finish(without_network(&traced(&command, &log)));
+            assert_eq!(network_calls(&log).1, Vec::<String>::new(), "{client:?} {kinds:?}");
+            output
         };
         let both = init(&whole, &["signed", "stripped"]);
         assert!(both.status.success(), "{both:?}");
@@ -103,5 +85,9 @@ fn clients_install_across_the_gap_what_is_signed_and_nothing_else() {
         assert!(said.contains("acme/stripped"), "{said}");
     }
     let plugin = format!("plugins/{ORIGIN}/stripped/1.0.0/linux_amd64");
-    assert_eq!(errno(fs::read_dir(part.0.join(plugin))), Some(Errno::PERM));
+    assert_eq!(errno(fs::read_dir(part.path().join(plugin))), Some(Errno::PERM));
+    for gap in [whole, part] {
+        let (calls, to_network) = gap.network_calls();
+        assert!(to_network.is_empty() && calls > 0, "{to_network:?}");
+    }
 }
