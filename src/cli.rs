@@ -50,6 +50,7 @@ pub mod providers;
 pub mod pull;
 pub mod push;
 pub mod quantity;
+pub mod reach;
 pub mod reading;
 pub mod refresh;
 pub mod replace;

@@ -6,16 +6,22 @@
 
 pub mod capabilities;
 pub mod in_force;
+mod reach;
+mod system_calls;
 
 use std::io;
 
 pub use capabilities::Capabilities;
+pub use reach::{Reach, ReachInForce};
+use system_calls::SystemCalls;
 
 /// What a process keeps; the rest is given up.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     /// The privileges of root that it needs.
     pub capabilities: Capabilities,
+    /// The files that it reads and writes.
+    pub reach: Reach,
 }
 
 /// Why a process is not in its sandbox. What it has given up until then stays given up.
@@ -41,14 +47,23 @@ impl SandboxError {
 }
 
 impl Sandbox {
-    /// Gives up for good what is not kept.
-    pub fn enter(&self) -> Result<(), SandboxError> {
+    /// Gives up for good what is not kept; whether the kernel keeps the process within its reach,
+    /// which [`in_force`] cannot tell.
+    pub fn enter(&self) -> Result<ReachInForce, SandboxError> {
         match threads()? {
             1 => {}
             more => return Err(SandboxError::Threads(more)),
         }
         rustix::thread::set_no_new_privs(true).map_err(SandboxError::at("no_new_privs"))?;
-        self.capabilities.keep().map_err(SandboxError::at("capabilities"))
+        let within = self
+            .reach
+            .enforce()
+            .map_err(|e| SandboxError::System { step: "landlock", source: io::Error::other(e) })?;
+        self.capabilities.keep().map_err(SandboxError::at("capabilities"))?;
+        let of_filter = |source| SandboxError::System { step: "seccomp", source };
+        let calls = SystemCalls::new().map_err(io::Error::other).map_err(of_filter)?;
+        calls.enforce().map_err(of_filter)?;
+        Ok(within)
     }
 }
 

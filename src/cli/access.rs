@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::broker::Broker;
 use super::network::{Network, TokenRealm};
 use super::output::CommandError;
-use super::tofurc::{self, Tofurc};
+use super::tofurc::{self, Tofurc, TofurcError};
 use crate::name::Host;
 use crate::provider_registry::ProviderRegistry;
 use crate::registry::Asker;
@@ -22,7 +22,7 @@ use crate::registry::transport::{Authorities, Transport, TransportOptions};
 pub struct ClientConfiguration {
     file: Option<PathBuf>,
     environment: tofurc::ClientEnvironment,
-    read: OnceLock<Tofurc>,
+    read: OnceLock<Result<Tofurc, TofurcError>>,
 }
 
 impl ClientConfiguration {
@@ -45,18 +45,14 @@ impl ClientConfiguration {
     /// # Errors
     /// It cannot be read.
     pub fn tofurc(&self) -> Result<&Tofurc, CommandError> {
-        if let Some(tofurc) = self.read.get() {
-            return Ok(tofurc);
-        }
-        let read = match &self.file {
-            Some(file) => Tofurc::load_file(file, &self.environment),
-            None => Tofurc::load(&self.environment),
+        let read = || {
+            let read = match &self.file {
+                Some(file) => Tofurc::load_file(file, &self.environment),
+                None => Tofurc::load(&self.environment),
+            };
+            read.inspect(note_misplaced)
         };
-        let read = read.map_err(CommandError::failed)?;
-        Ok(self.read.get_or_init(|| {
-            note_misplaced(&read);
-            read
-        }))
+        self.read.get_or_init(read).as_ref().map_err(CommandError::failed)
     }
 
     /// The tokens for hosts of services.

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,8 @@ use credentials::BrokeredCredentials;
 
 /// The longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 10;
+/// Why nothing is done any more.
+const GONE: &str = "the mount's broker is gone; unmount with `tofufs umount`, and mount again";
 /// How long mounting and unmounting may take: longer than the broker waits for `fusermount3`, which
 /// it runs three times at most.
 const MOUNTING: Duration = Duration::from_secs(40);
@@ -121,7 +124,23 @@ impl Broker {
             stream.read_to_end(&mut bytes)?;
             Ok((serde_json::from_slice(&bytes)?, descriptor))
         };
-        answered().map_err(|e| format!("the mount's broker does not answer: {e}"))
+        answered().map_err(|e| self.no_answer(&e))
+    }
+
+    /// Why there is no answer.
+    fn no_answer(&self, error: &io::Error) -> String {
+        if self.is_gone() {
+            return GONE.to_owned();
+        }
+        format!("the mount's broker does not answer: {error}")
+    }
+
+    /// Whether the broker has ended before this process.
+    pub fn is_gone(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        // It sends nothing over this socket: what can be read is its end.
+        let read = rustix::net::recv(&self.requests, &mut [0; 1], flags);
+        !matches!(read, Err(Errno::WOULDBLOCK | Errno::INTR))
     }
 }
 

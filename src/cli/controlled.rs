@@ -21,6 +21,7 @@ use super::{staging, state, status};
 use crate::fs::{self, Fs};
 use crate::fuse::session::Session;
 use crate::fuse::session::over::Gap;
+use crate::sandbox::ReachInForce;
 use crate::stage;
 
 /// A mount as it is controlled.
@@ -37,6 +38,8 @@ pub struct Controlled {
     pub start: MountStart,
     /// What does for it what it may not do.
     pub broker: Arc<Broker>,
+    /// Whether this process is kept within the files that it needs.
+    pub reach: ReachInForce,
     /// The socket of the metrics.
     pub metrics: Option<MetricsHandle>,
     /// Whether this process is the parent of those that follow, until the last one has ended: who
@@ -227,7 +230,7 @@ impl Controlled {
             errors: report.errors.iter().map(|failed| failed.sentence.to_string()).collect(),
             failures: report.errors.iter().map(status::ReportedError::of).collect(),
             downloads: report.downloads.iter().map(status::DownloadStatus::of).collect(),
-            sandbox: SandboxStatus::of_process(),
+            sandbox: SandboxStatus::of_process(self.reach, &self.broker),
             log: state::log_of(&self.settings)
                 .ok()
                 .flatten()

@@ -43,6 +43,7 @@ use crate::registry::connections::Connections;
 use crate::registry::decorate::Offline;
 use crate::registry::layout::{LayoutArchive, LayoutDirectory};
 use crate::registry::{Asker, Registry};
+use crate::sandbox::ReachInForce;
 use crate::store::{self, Store};
 
 /// How long tasks may take to end when the mount is gone.
@@ -50,6 +51,9 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 
 /// How often it is looked whether memory can be given back.
 const MEMORY_SEEN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the broker is there.
+const BROKER_SEEN: Duration = Duration::from_secs(5);
 
 /// How much a process may grow until what it freed is given back.
 const GROWTH: u64 = 4 << 20;
@@ -82,13 +86,18 @@ impl<'a> Daemon<'a> {
         keep_memory_private()?;
         allow_many_files();
         allocator::keep_few_arenas();
-        let broker = Broker::start(self.settings, &self.start)?;
+        let broker = Arc::new(Broker::start(self.settings, &self.start)?);
         let span = TraceId::span(TraceId::of_process());
-        let turn = span.in_scope(|| alone_at_the_point(self.settings, self.takeover.as_ref()))?;
+        let access = RegistryAccess::new(&self.settings.network, Asker::Program);
+        let access = Arc::new(access.through(Arc::clone(&broker)));
+        // It may lie where this process cannot read later. Who needs it says what is wrong with it.
+        let _ = access.configuration().tofurc();
+        let alone = || alone_at_the_point(self.settings, self.takeover.as_ref());
+        let (turn, reach) = span.in_scope(alone)?;
         let started = self.log.start();
         started.map_err(|e| CommandError::failed(format!("cannot start the log: {e}")))?;
         let runtime = runtime()?;
-        let served = self.serve_in(&runtime, (Arc::new(broker), turn), ready);
+        let served = self.serve_in(&runtime, (broker, access), (turn, reach), ready);
         runtime.shutdown_timeout(LAST_TASKS);
         served
     }
@@ -96,16 +105,15 @@ impl<'a> Daemon<'a> {
     fn serve_in(
         self,
         runtime: &Runtime,
-        (broker, turn): (Arc<Broker>, File),
+        (broker, access): (Arc<Broker>, Arc<RegistryAccess>),
+        (turn, reach): (File, ReachInForce),
         ready: impl FnOnce(&[FailingSource]) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        let access = RegistryAccess::new(&self.settings.network, Asker::Program);
-        let access = Arc::new(access.through(Arc::clone(&broker)));
         let settings = mapping::resolved(self.settings, &access)?;
         let _entered = runtime.enter();
         let starting = TraceId::span(TraceId::of_process()).entered();
         trace::note_invalid();
-        let mounted = self.mounted(runtime, settings, (access, broker))?;
+        let mounted = self.mounted(runtime, settings, (access, broker), reach)?;
         drop(turn);
         mounted.serve(runtime, starting, ready)
     }
@@ -116,6 +124,7 @@ impl<'a> Daemon<'a> {
         runtime: &Runtime,
         settings: MountSettings,
         (access, broker): (Arc<RegistryAccess>, Arc<Broker>),
+        reach: ReachInForce,
     ) -> Result<Mounted<'a>, CommandError> {
         let Daemon { start, takeover, log, .. } = self;
         let log_file = state::log_of(&settings)?.is_some().then_some(log);
@@ -149,6 +158,7 @@ impl<'a> Daemon<'a> {
             settings,
             start,
             broker,
+            reach,
             upgrading: tokio::sync::Mutex::default(),
             metrics: handle,
             successor: watch::Sender::new(None),
@@ -196,6 +206,7 @@ impl Mounted<'_> {
         let publishing = controlled.fs.publishing();
         publishing.tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
         runtime.spawn(keep_a_thread());
+        let watching = runtime.spawn(say_when_gone(Arc::clone(&controlled.broker)));
         runtime.spawn(give_memory_back(Arc::clone(&controlled.fs)));
         let sockets = runtime.spawn(serve_sockets(self.sockets, Arc::clone(&controlled)));
         tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
@@ -217,6 +228,7 @@ impl Mounted<'_> {
         // A mount that is replaced ends as soon as nothing is open, before all is handed over.
         drop(runtime.block_on(controlled.upgrading.lock()));
         sockets.abort();
+        watching.abort();
         after_end(runtime, &controlled, (signals, log_file), ended)
     }
 }
@@ -250,15 +262,15 @@ fn after_end(
 fn alone_at_the_point(
     settings: &MountSettings,
     takeover: Option<&Takeover>,
-) -> Result<File, CommandError> {
+) -> Result<(File, ReachInForce), CommandError> {
     let turn = state::turn(settings)?;
     match takeover {
         None => session::prepare(&settings.mountpoint, &settings.apart())
             .map_err(CommandError::failed)?,
         Some(takeover) => takeover.check(settings)?,
     }
-    privileges::give_up(settings)?;
-    Ok(turn)
+    let reach = privileges::give_up(settings)?;
+    Ok((turn, reach))
 }
 
 /// Mounts, and serves the kernel.
@@ -311,6 +323,18 @@ async fn serve_sockets(
         ended = control.serve(controlled) => drop(ended),
         () = measuring => {}
     }
+}
+
+/// Says in the log, once, that the broker has ended before this process.
+async fn say_when_gone(broker: Arc<Broker>) {
+    let mut often = tokio::time::interval(BROKER_SEEN);
+    while !broker.is_gone() {
+        often.tick().await;
+    }
+    tracing::error!(
+        "the mount's broker is gone: the mount is served, but no credentials are read any more, and \
+         it does not unmount itself; unmount with `tofufs umount`, and mount again"
+    );
 }
 
 /// Keeps one thread for blocking work alive. Where no other may be started (a limit of processes),

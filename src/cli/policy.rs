@@ -38,6 +38,19 @@ impl PolicyFiles {
         self.own.as_deref()
     }
 
+    /// Those that were named, and the keys that they name. What cannot be read names nothing.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut named = Vec::new();
+        if let Some(own) = &self.own {
+            let mut read = |path: &Path| {
+                named.push(path.to_owned());
+                trusted_text(path)
+            };
+            let _ = parsed(own, &mut read);
+        }
+        named
+    }
+
     /// The policies as they are now.
     ///
     /// # Errors
@@ -45,24 +58,27 @@ impl PolicyFiles {
     pub fn load(&self) -> Result<Arc<Policies>, CommandError> {
         let mut all = Vec::new();
         if self.system.exists() {
-            all.push(Arc::new(load(&self.system)?));
+            all.push(Arc::new(parsed(&self.system, &mut trusted_text)?));
         }
         if let Some(own) = &self.own {
-            all.push(Arc::new(load(own)?));
+            all.push(Arc::new(parsed(own, &mut trusted_text)?));
         }
         Ok(Arc::new(Policies(all)))
     }
 }
 
-/// Reads one policy, and the keys that it names.
-fn load(path: &Path) -> Result<Policy, CommandError> {
+/// One policy, and the keys that it names, which `read` reads.
+fn parsed(
+    path: &Path,
+    read: &mut impl FnMut(&Path) -> Result<String, String>,
+) -> Result<Policy, CommandError> {
     let failed = |rule: &dyn std::fmt::Display| {
         CommandError::Failed(format!("the policy {}: {rule}", path.display()))
     };
-    let text = trusted_text(path).map_err(|rule| failed(&rule))?;
+    let text = read(path).map_err(|rule| failed(&rule))?;
     let base = path.parent().unwrap_or(Path::new("/"));
-    let mut read = |file: &str| trusted_text(&base.join(file));
-    Policy::parse(&path.display().to_string(), &text, Moment::now(), &mut read)
+    let mut read_key = |file: &str| read(&base.join(file));
+    Policy::parse(&path.display().to_string(), &text, Moment::now(), &mut read_key)
         .map_err(|e| failed(&e))
 }
 

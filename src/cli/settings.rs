@@ -21,6 +21,7 @@ use super::source::SourceSetting;
 use crate::archive::Limits;
 use crate::fuse::session;
 use crate::mapping::Mapping;
+use crate::registry::transport::Authorities;
 
 /// A mount that was asked for.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct MountSettings {
     pub cache_size: u64,
     /// The directory for the state of mounts.
     pub state_dir: PathBuf,
+    /// The user's home.
+    pub home: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`, where control sockets go if it can be used.
     pub runtime_dir: Option<PathBuf>,
     /// No staging.
@@ -118,6 +121,7 @@ impl MountSettings {
             cache_dir: environment.cache_dir(args.storage.cache_dir.as_deref())?,
             cache_size: args.storage.cache_size.0,
             state_dir: environment.state_dir(args.storage.state_dir.as_deref())?,
+            home: environment.home.clone(),
             runtime_dir: environment.runtime_dir.clone(),
             read_only: args.access.read_only,
             allow_overwrite: args.access.allow_overwrite,
@@ -132,6 +136,23 @@ impl MountSettings {
             log_file: args.log.log_file.as_ref().map(|file| absolute(file, base)),
             sources,
         })
+    }
+
+    /// Files and directories that were named to be read, and what they name. A policy that cannot
+    /// be read names nothing.
+    pub fn named_files(&self) -> Vec<PathBuf> {
+        let sources = self.sources.iter().filter_map(|source| match source {
+            SourceSetting::Layouts(path) | SourceSetting::Archive(path) => Some(path.clone()),
+            SourceSetting::Registry { .. } | SourceSetting::Providers { .. } => None,
+        });
+        let providers = self.providers.lock_files.iter().chain(&self.providers.roots).cloned();
+        sources
+            .chain(self.policies.files())
+            .chain(providers)
+            .chain(self.network.ca_files.iter().cloned())
+            .chain(Authorities::of_environment())
+            .chain(self.signing.key.clone())
+            .collect()
     }
 
     /// Directories and files that may not hold the mount point nor lie in the mount, with their

@@ -423,6 +423,7 @@ fn block(heading: &str, rows: &[StatusRow]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::privileges::{LandlockStatus, SeccompStatus};
 
     fn mount() -> Mount {
         Mount {
@@ -448,7 +449,13 @@ mod tests {
             }],
             downloads: Vec::new(),
             log: Some("/l".into()),
-            sandbox: Some(SandboxStatus { capabilities: vec![], no_new_privs: true }),
+            sandbox: Some(SandboxStatus {
+                capabilities: vec![],
+                no_new_privs: true,
+                seccomp: SeccompStatus::Filter,
+                landlock: LandlockStatus::Files,
+                broker_gone: false,
+            }),
             owner: None,
         }
     }
@@ -458,7 +465,7 @@ mod tests {
         let text = serde_json::to_string(&Status { mounts: vec![mount()] }).unwrap();
         assert_eq!(
             text,
-            r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l","sandbox":{"capabilities":[],"no_new_privs":true}}]}"#
+            r#"{"mounts":[{"mountpoint":"/mnt","pid":7,"read_only":true,"offline":false,"sources":[{"name":"ghcr.io/acme","state":"ok"}],"cache":{"dir":"/c","bytes":1,"limit":2},"staged":[],"requests":{"total":3,"blob":1},"errors":["x"],"failures":[{"time":"2026-11-29T18:20:11Z","errno":"EIO","error":"x"}],"downloads":[],"log":"/l","sandbox":{"capabilities":[],"no_new_privs":true,"seccomp":"filter","landlock":"files"}}]}"#
         );
         assert_eq!(
             serde_json::to_string(&SourceStateText::Unreachable).unwrap(),
@@ -475,7 +482,7 @@ mod tests {
         assert_eq!(
             text,
             "/mnt\n  process   7\n  mode      read-only\n  source    ghcr.io/acme (ok)\n  cache     /c: 1 B of 2 B\n  \
-             sandbox   no capabilities, no_new_privs\n  log       /l\n  requests  3, 1 of them for blobs\n  error     2026-11-29T18:20:11Z  x (EIO)\n"
+             sandbox   no capabilities, no_new_privs, seccomp: filter, landlock: files\n  log       /l\n  requests  3, 1 of them for blobs\n  error     2026-11-29T18:20:11Z  x (EIO)\n"
         );
         let silent = Mount { pid: None, cache: None, ..mount() };
         assert_eq!(described(&silent), "/mnt\n  source  ghcr.io/acme\n  error   x\n");

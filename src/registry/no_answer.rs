@@ -52,6 +52,11 @@ pub(super) fn tls_fault(error: &rustls::Error, origin: &Origin) -> Fault {
     let rule = |why: &str| format!("no TLS connection to {}: {why}", way_to(origin));
     match error {
         rustls::Error::InvalidCertificate(reason) => untrusted(reason, rule),
+        rustls::Error::FailedToGetCurrentTime => Fault::new(
+            Failure::Untrusted,
+            rule("no certificate is valid by this machine's clock, which is before 1970"),
+        )
+        .remedy("set the clock"),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             Fault::new(Failure::Unreachable, rule("what answers does not speak TLS"))
                 .remedy("if it is a registry without TLS that you trust, name it by --plain-http")

@@ -5,6 +5,9 @@ use std::io;
 
 use super::Capabilities;
 
+/// SECCOMP_MODE_FILTER
+const FILTERED: &str = "2";
+
 /// What holds in every thread of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InForce {
@@ -12,6 +15,8 @@ pub struct InForce {
     pub capabilities: Capabilities,
     /// No program that this process runs can have more privileges than it has.
     pub no_new_privs: bool,
+    /// A filter says which system calls it may make.
+    pub seccomp: bool,
 }
 
 /// This process.
@@ -35,6 +40,7 @@ impl InForce {
         InForce {
             capabilities: self.capabilities.and(thread.capabilities),
             no_new_privs: self.no_new_privs && thread.no_new_privs,
+            seccomp: self.seccomp && thread.seccomp,
         }
     }
 }
@@ -46,6 +52,8 @@ fn of_status(text: &str) -> Option<InForce> {
         // What is permitted can be put into effect.
         capabilities: Capabilities::of_status(field("CapPrm:")?)?,
         no_new_privs: field("NoNewPrivs:")? == "1",
+        // There is no such line where the kernel has no filters.
+        seccomp: field("Seccomp:") == Some(FILTERED),
     })
 }
 
@@ -55,9 +63,12 @@ mod tests {
 
     #[test]
     fn a_process_may_what_one_of_its_threads_may() {
-        let bound = of_status("CapPrm:\t0000000000000000\nNoNewPrivs:\t1\n").unwrap();
+        let bound = "CapPrm:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+        let bound = of_status(bound).unwrap();
         let free = of_status("CapPrm:\t0000000000200000\nNoNewPrivs:\t0\n").unwrap();
-        assert_eq!(bound, InForce { capabilities: Capabilities::NONE, no_new_privs: true });
+        let capabilities = Capabilities::NONE;
+        assert_eq!(bound, InForce { capabilities, no_new_privs: true, seccomp: true });
+        assert!(!free.seccomp);
         assert_eq!(bound.and(free), free);
         assert_eq!(bound.and(bound), bound);
         assert!(of_status("CapPrm:\t0\n").is_none());

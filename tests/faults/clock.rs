@@ -48,7 +48,7 @@ fn a_clock_that_is_wrong_by_years_is_named_and_changes_nothing_else() {
         put_small(server, "net");
     }
     // The certificate is good from 2000 to 2100.
-    for (years, is_valid) in [(-30, false), (-10, true), (10, true), (80, false)] {
+    for (years, is_valid) in [(-70, false), (-30, false), (-10, true), (10, true), (80, false)] {
         let reference = format!("{}/net:1.0.0", plain.host());
         let words = ["--plain-http", &plain.host(), &reference];
         let output = pull(&library, years, home.path(), &words);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
+use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Place, done, eventually, gone, is_dead};
@@ -80,6 +81,10 @@ fn every_thread_keeps_what_its_mount_needs_and_status_tells_it() {
             }
         }
         assert!(of_threads(pid, "NoNewPrivs").iter().all(|value| value == "1"));
+        assert!(of_threads(pid, "Seccomp").iter().all(|value| value == "2"));
+        assert_eq!(status["sandbox"]["seccomp"], "filter");
+        let landlock = if has_landlock() { "files" } else { "none" };
+        assert_eq!(status["sandbox"]["landlock"], landlock);
         let mut told: Vec<_> = status["sandbox"]["capabilities"]
             .as_array()
             .unwrap()
@@ -92,7 +97,11 @@ fn every_thread_keeps_what_its_mount_needs_and_status_tells_it() {
         assert_eq!((told, &status["sandbox"]["no_new_privs"]), (wanted, &true.into()), "{status}");
         let shown = place.run(&["status", "mnt"]);
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
-        assert!(shown.contains("  sandbox ") && shown.contains("no_new_privs"), "{shown}");
+        let of_all = format!("no_new_privs, seccomp: filter, landlock: {landlock}");
+        assert!(shown.contains("  sandbox ") && shown.contains(&of_all), "{shown}");
+        let doctor = place.run(&["doctor"]);
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(said.contains(&of_all), "{said}");
         done(&place.run(&["umount", "mnt"]));
     }
 }
@@ -108,6 +117,7 @@ fn without_a_sandbox_everything_is_kept_and_that_is_told() {
     let own = field(&status, "NoNewPrivs");
     assert!(of_threads(place.pid(), "NoNewPrivs").iter().all(|value| *value == own));
     assert_eq!(place.status()["sandbox"]["no_new_privs"], own == "1");
+    assert_eq!(place.status()["sandbox"]["landlock"], "none");
     let doctor = place.run(&["doctor"]);
     let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
     let point = place.point().canonicalize().unwrap();
@@ -141,6 +151,27 @@ fn the_broker_holds_nothing_of_the_mount_and_ends_with_it() {
 }
 
 #[test]
+fn a_broker_that_is_killed_is_told_and_a_signal_still_ends_serving() {
+    let Some(place) = Place::new() else { return };
+    done(&place.mount(&["--log-file", "own.log"]));
+    let (pid, broker) = (place.pid(), child_of(place.pid()).unwrap());
+    assert!(place.status()["sandbox"]["broker_gone"].is_null());
+    kill_process(broker, Signal::KILL).unwrap();
+    let log = || fs::read_to_string(place.path("own.log")).unwrap();
+    eventually("it is logged", || log().contains("the mount's broker is gone"));
+    assert_eq!(place.status()["sandbox"]["broker_gone"], true);
+    let shown = place.run(&["status", "mnt"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("its broker is gone"));
+    kill_process(pid, Signal::TERM).unwrap();
+    eventually("the process is gone", || gone(pid));
+    eventually("the mount is dead", || is_dead(&place.point()));
+    assert_eq!(log().matches("the mount's broker is gone: ").count(), 1, "{}", log());
+    assert!(log().contains("`tofufs umount`"), "{}", log());
+    done(&place.run(&["umount", "mnt"]));
+    assert!(fs::metadata(place.point()).unwrap().ino() > 1);
+}
+
+#[test]
 fn without_its_broker_a_mount_is_served_and_can_be_unmounted() {
     let Some(place) = Place::new() else { return };
     done(&place.mount(&[]));
@@ -151,6 +182,12 @@ fn without_its_broker_a_mount_is_served_and_can_be_unmounted() {
     done(&place.run(&["umount", "mnt"]));
     eventually("the process is gone", || gone(pid));
     assert!(fs::metadata(place.point()).unwrap().ino() > 1);
+}
+
+/// Whether this kernel can keep a process within some files.
+fn has_landlock() -> bool {
+    let wanted = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    wanted.handle_access(AccessFs::from_all(ABI::V2)).is_ok()
 }
 
 fn is_root() -> bool {

@@ -79,7 +79,7 @@ impl Mount {
             return None;
         }
         let dir = tempfile::tempdir().expect("a temporary directory");
-        for name in ["mnt", "home"] {
+        for name in ["mnt", "home", "kept"] {
             fs::create_dir(dir.path().join(name)).expect("a writable directory");
         }
         let path = dir.path().canonicalize().expect("a directory").join("mnt");
@@ -176,7 +176,7 @@ impl Mount {
 
     /// The cache's directory.
     pub fn cache(&self) -> PathBuf {
-        self.options.cache.clone().unwrap_or_else(|| self.base().join("cache"))
+        self.options.cache.clone().unwrap_or_else(|| self.base().join("kept/cache"))
     }
 
     /// The (otherwise empty) home of the daemon.

@@ -60,7 +60,8 @@ pub struct MountArgs {
     /// their lack is why something fails
     ///
     /// Without this it keeps what reading, staging and passthrough need, and gives up the rest before
-    /// it hears from a registry. `tofufs status` shows what it keeps.
+    /// it hears from a registry: capabilities, system calls, and files that it has no use for.
+    /// `tofufs status` shows what it keeps.
     #[arg(long)]
     pub no_sandbox: bool,
 

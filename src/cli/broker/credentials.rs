@@ -206,7 +206,7 @@ impl Broker {
             serde_json::from_slice(&answer).map_err(io::Error::from)
         };
         match tokio::time::timeout(limit, asking).await {
-            Ok(answer) => answer.map_err(|e| format!("it does not answer: {e}")),
+            Ok(answer) => answer.map_err(|e| self.no_answer(&e)),
             Err(_) => Err(format!("it did not answer within {} s", limit.as_secs())),
         }
     }

@@ -101,8 +101,9 @@ impl LayoutArchive {
             return Err(failed(&Errno::ISDIR));
         };
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let parent = rustix::fs::open(parent, flags | OFlags::DIRECTORY, Mode::empty())
-            .map_err(|e| failed(&e))?;
+        // It is not read: nothing of it may be in reach but the file.
+        let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::open(parent, place, Mode::empty()).map_err(|e| failed(&e))?;
         let only_file = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file =
             openat(&parent, file_name, flags | only_file, Mode::empty()).map_err(|e| failed(&e))?;

@@ -4,9 +4,11 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::failure::{Failure, Refusal};
@@ -29,6 +31,15 @@ pub struct Authorities {
 }
 
 impl Authorities {
+    /// The files and directories that the environment names in the place of the
+    /// system's.
+    pub fn of_environment() -> Vec<PathBuf> {
+        let file = std::env::var_os(CERT_FILE).map(PathBuf::from);
+        let dirs = std::env::var_os(CERT_DIR).unwrap_or_default();
+        let named = file.into_iter().chain(std::env::split_paths(&dirs));
+        named.filter(|path| !path.as_os_str().is_empty()).collect()
+    }
+
     /// Those that a [`Transport`](super::Transport) would trust now, beside files that it is told
     /// of.
     pub fn of_system() -> Authorities {
@@ -122,6 +133,18 @@ impl Certificates {
     }
 }
 
+/// This machine's clock, by which certificates are good or not. It tells no time before 1970, as the
+/// library has none for that.
+#[derive(Debug)]
+struct Clock;
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.ok().map(UnixTime::since_unix_epoch)
+    }
+}
+
 /// How TLS is spoken: who is trusted, and which protocols are offered.
 pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, Refusal> {
     let mut roots = RootCertStore::empty();
@@ -133,12 +156,12 @@ pub(super) fn tls(ca_files: &[PathBuf]) -> Result<ClientConfig, Refusal> {
     for file in ca_files {
         add_authorities(&mut roots, file)?;
     }
-    let mut config =
-        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| Refusal::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(Clock))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Refusal::new(Failure::Io, "TLS", format!("cannot be set up: {e}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
