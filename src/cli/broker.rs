@@ -37,6 +37,8 @@ use credentials::BrokeredCredentials;
 
 /// The longest request, in bytes.
 const REQUEST_MAX: usize = 64 << 10;
+/// How often it is looked whether it is there.
+const SEEN: Duration = Duration::from_secs(5);
 /// Why nothing is done any more.
 const GONE: &str = "the mount's broker is gone; unmount with `tofufs umount`, and mount again";
 /// How long mounting and unmounting may take: longer than the broker waits for `fusermount3`, which
@@ -141,6 +143,18 @@ impl Broker {
         // It sends nothing over this socket: what can be read is its end.
         let read = rustix::net::recv(&self.requests, &mut [0; 1], flags);
         !matches!(read, Err(Errno::WOULDBLOCK | Errno::INTR))
+    }
+
+    /// Says in the log, once, that the broker has ended before this process.
+    pub async fn say_when_gone(self: Arc<Self>) {
+        let mut often = tokio::time::interval(SEEN);
+        while !self.is_gone() {
+            often.tick().await;
+        }
+        tracing::error!(
+            "the mount's broker is gone: the mount is served, but no credentials are read any \
+             more, and it does not unmount itself; unmount with `tofufs umount`, and mount again"
+        );
     }
 }
 

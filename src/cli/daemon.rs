@@ -52,9 +52,6 @@ const LAST_TASKS: Duration = Duration::from_millis(500);
 /// How often it is looked whether memory can be given back.
 const MEMORY_SEEN: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the broker is there.
-const BROKER_SEEN: Duration = Duration::from_secs(5);
-
 /// How much a process may grow until what it freed is given back.
 const GROWTH: u64 = 4 << 20;
 
@@ -206,7 +203,7 @@ impl Mounted<'_> {
         let publishing = controlled.fs.publishing();
         publishing.tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
         runtime.spawn(keep_a_thread());
-        let watching = runtime.spawn(say_when_gone(Arc::clone(&controlled.broker)));
+        let watching = runtime.spawn(Arc::clone(&controlled.broker).say_when_gone());
         runtime.spawn(give_memory_back(Arc::clone(&controlled.fs)));
         let sockets = runtime.spawn(serve_sockets(self.sockets, Arc::clone(&controlled)));
         tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
@@ -323,18 +320,6 @@ async fn serve_sockets(
         ended = control.serve(controlled) => drop(ended),
         () = measuring => {}
     }
-}
-
-/// Says in the log, once, that the broker has ended before this process.
-async fn say_when_gone(broker: Arc<Broker>) {
-    let mut often = tokio::time::interval(BROKER_SEEN);
-    while !broker.is_gone() {
-        often.tick().await;
-    }
-    tracing::error!(
-        "the mount's broker is gone: the mount is served, but no credentials are read any more, and \
-         it does not unmount itself; unmount with `tofufs umount`, and mount again"
-    );
 }
 
 /// Keeps one thread for blocking work alive. Where no other may be started (a limit of processes),
