@@ -202,7 +202,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("tokio::process::", &["registry/credentials", "cli"]),
     (".block_on(", &["main", "cli"]),
     ("std::thread::spawn", &["archive", "store", "facts", "fs", "fuse", "cli"]),
-    ("unsafe ", &["cli/allocator", "cli/broker/process", "store/lease"]),
+    ("unsafe ", &["disk", "cli/allocator", "cli/broker/process", "store/lease"]),
     ("println!(", &["cli", "main"]),
     ("eprintln!(", &["cli", "main"]),
     // Locks are those of `parking_lot`, which know no poison.

@@ -196,19 +196,20 @@ const ALLOWED_OF_OLD: &[c_long] = &[
     libc::SYS_select,
     libc::SYS_stat,
     libc::SYS_symlink,
+    libc::SYS_sync_file_range,
     libc::SYS_time,
     libc::SYS_unlink,
     libc::SYS_utime,
     libc::SYS_utimes,
 ];
-#[cfg(target_arch = "aarch64")]
-const ALLOWED_OF_OLD: &[c_long] = &[SYS_RENAMEAT];
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-const ALLOWED_OF_OLD: &[c_long] = &[];
+#[cfg(not(target_arch = "x86_64"))]
+const ALLOWED_OF_OLD: &[c_long] = &[SYS_RENAMEAT, SYS_SYNC_FILE_RANGE];
 
-/// renameat(2), for which not every C library of this processor has a name.
-#[cfg(target_arch = "aarch64")]
+/// renameat(2) and sync_file_range(2) of newer processors, for which not every C library has names.
+#[cfg(not(target_arch = "x86_64"))]
 const SYS_RENAMEAT: c_long = 38;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_SYNC_FILE_RANGE: c_long = 84;
 
 /// fchmodat2(2), which has the same number everywhere.
 const SYS_FCHMODAT2: c_long = 452;
