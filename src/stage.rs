@@ -390,21 +390,16 @@ impl Stage {
         })
         .await?;
         let (stage, own, files) = (Arc::clone(self), root.clone(), request.files.clone());
-        let moving = tokio::task::spawn_blocking(move || {
+        let removing = tokio::task::spawn_blocking(move || {
             let moved = remove::move_aside(&stage.staging, &own, &snapshot, &stage.removed);
             if let Some(files) = files {
                 files.taken(&own);
             }
-            moved
+            moved.map(|aside| remove::clear_aside(&stage.removed, &aside))
         });
-        match moving.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root)))) {
-            Ok(aside) => {
-                // Nobody waits for this: a killed process leaves it to the next one.
-                let stage = Arc::clone(self);
-                let clear = move || remove::clear_aside(&stage.removed, &aside);
-                drop(tokio::task::spawn_blocking(clear));
-            }
-            Err(e) => tracing::warn!("{e}"),
+        if let Err(e) = removing.await.unwrap_or_else(|_| Err(Refusal::lost(roots::subject(root))))
+        {
+            tracing::warn!("{e}");
         }
         Ok(committed)
     }
