@@ -5,6 +5,17 @@
 //! that a mount holds grows with the cores of the machine and with its age, and not with what is
 //! open.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fs::Fs;
+
+/// How often it is looked whether memory can be given back.
+const MEMORY_SEEN: Duration = Duration::from_secs(5);
+
+/// How much a process may grow until what it freed is given back.
+const GROWTH: u64 = 4 << 20;
+
 /// How many arenas all threads share. A second one costs a few MiB and spares threads that allocate
 /// at once the wait.
 #[cfg(target_env = "gnu")]
@@ -40,7 +51,7 @@ pub fn keep_few_arenas() {}
 /// use.
 #[cfg(target_env = "gnu")]
 #[allow(unsafe_code, reason = "malloc_trim(3) has no safe wrapper")]
-pub fn give_back() {
+fn give_back() {
     // SAFETY: malloc_trim(3) takes an integer, locks what it works on, and touches no memory that
     // is in use.
     unsafe { libc::malloc_trim(0) };
@@ -48,4 +59,27 @@ pub fn give_back() {
 
 /// Other C libraries give it back by themselves.
 #[cfg(not(target_env = "gnu"))]
-pub fn give_back() {}
+fn give_back() {}
+
+/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of
+/// what it knew.
+pub async fn keep_giving_back(fs: Arc<Fs>) {
+    let mut often = tokio::time::interval(MEMORY_SEEN);
+    let (mut known, mut grown) = (0, 0);
+    loop {
+        often.tick().await;
+        let inodes = fs.inodes();
+        known = known.max(inodes);
+        if 2 * inodes + 1000 < known || resident() > grown + GROWTH {
+            let _ = tokio::task::spawn_blocking(give_back).await;
+            (known, grown) = (inodes, resident());
+        }
+    }
+}
+
+/// How many bytes of this process are in memory.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    pages.unwrap_or(0) * rustix::param::page_size() as u64
+}

@@ -49,12 +49,6 @@ use crate::store::{self, Store};
 /// How long tasks may take to end when the mount is gone.
 const LAST_TASKS: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether memory can be given back.
-const MEMORY_SEEN: Duration = Duration::from_secs(5);
-
-/// How much a process may grow until what it freed is given back.
-const GROWTH: u64 = 4 << 20;
-
 /// How often the thread that is kept for blocking work is used: sooner than the runtime ends an
 /// idle one (10 s).
 const THREAD_USED: Duration = Duration::from_secs(5);
@@ -204,7 +198,7 @@ impl Mounted<'_> {
         publishing.tell_kernel(Box::new(ForgettingKernel { kernel, blocking }));
         runtime.spawn(keep_a_thread());
         let watching = runtime.spawn(Arc::clone(&controlled.broker).say_when_gone());
-        runtime.spawn(give_memory_back(Arc::clone(&controlled.fs)));
+        runtime.spawn(allocator::keep_giving_back(Arc::clone(&controlled.fs)));
         let sockets = runtime.spawn(serve_sockets(self.sockets, Arc::clone(&controlled)));
         tracing::info!("{}: mounted {}", settings.mountpoint.display(), settings.session.name);
         let looks = !settings.strict && !takes_over;
@@ -331,29 +325,6 @@ async fn keep_a_thread() {
         // Ends early only where the runtime does.
         let _ = tokio::task::spawn_blocking(|| ()).await;
     }
-}
-
-/// Gives memory back that was freed: after the process grew, and after the kernel forgot most of
-/// what it knew.
-async fn give_memory_back(fs: Arc<Fs>) {
-    let mut often = tokio::time::interval(MEMORY_SEEN);
-    let (mut known, mut grown) = (0, 0);
-    loop {
-        often.tick().await;
-        let inodes = fs.inodes();
-        known = known.max(inodes);
-        if 2 * inodes + 1000 < known || resident() > grown + GROWTH {
-            let _ = tokio::task::spawn_blocking(allocator::give_back).await;
-            (known, grown) = (inodes, resident());
-        }
-    }
-}
-
-/// How many bytes of this process are in memory.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
 /// Where nothing at all can be written, the kernel itself refuses to: it could be let write to a
